@@ -1,0 +1,21 @@
+/*
+ * Accounts and their API keys: which account a request is for, and the key that speaks for it.
+ */
+#ifndef KT_ACCOUNT_H
+#define KT_ACCOUNT_H
+
+typedef struct KtAccount
+{
+	char *account_id; /* palloc'd; NULL when none was given and there is no default */
+	char *key;        /* palloc'd; kt_account_forget() overwrites it */
+} KtAccount;
+
+/*
+ * The account asked for, or the default one where account_id is NULL, with its key read afresh from its
+ * file. Throws 28000 when the key cannot be had, naming the file's problem and never its content.
+ */
+extern void kt_account_open(const char *account_id, KtAccount *account);
+
+extern void kt_account_forget(KtAccount *account);
+
+#endif /* KT_ACCOUNT_H */

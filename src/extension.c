@@ -1,0 +1,107 @@
+/*
+ * The extension's own objects: is the SQL side of the same version, who owns the tables, and how to work
+ * on them as that owner.
+ */
+#include "postgres.h"
+
+#include "extension.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "compat.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+/* The installed version of the extension in this database, palloc'd, or NULL. */
+static char *
+installed_version(void)
+{
+	Relation rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple tuple;
+	char *version = NULL;
+
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
+	            CStringGetDatum("kridtech"));
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		bool isnull;
+		Datum datum =
+			heap_getattr(tuple, Anum_pg_extension_extversion, RelationGetDescr(rel), &isnull);
+
+		if (!isnull)
+			version = TextDatumGetCString(datum);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return version;
+}
+
+void
+kt_extension_check(void)
+{
+	char *version = installed_version();
+
+	if (version == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		                errmsg("extension \"kridtech\" is not installed in this database"),
+		                errhint("Run CREATE EXTENSION kridtech.")));
+	if (strcmp(version, KRIDTECH_VERSION) != 0)
+		ereport(ERROR,
+		        (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		         errmsg("the kridtech library is version %s, but the extension's objects in this "
+		                "database are version %s",
+		                KRIDTECH_VERSION, version),
+		         errhint("Run ALTER EXTENSION kridtech UPDATE; if the library is the older one, "
+		                 "restart the server (preloaded) or reconnect.")));
+	pfree(version);
+}
+
+static Oid
+owner_of_tables(void)
+{
+	Oid namespace = get_namespace_oid("kridtech", true);
+	Oid table = OidIsValid(namespace) ? get_relname_relid("call_requests", namespace) : InvalidOid;
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
+	Oid owner;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+		                errmsg("relation \"kridtech.call_requests\" does not exist"),
+		                errhint("Run DROP EXTENSION kridtech and CREATE EXTENSION kridtech.")));
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+void
+kt_owner_begin(KtOwner *owner)
+{
+	Oid tables_owner = owner_of_tables();
+
+	GetUserIdAndSecContext(&owner->user, &owner->security);
+	SetUserIdAndSecContext(tables_owner, owner->security | SECURITY_LOCAL_USERID_CHANGE);
+	owner->guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+	                         GUC_ACTION_SAVE, true, 0, false);
+	SPI_connect();
+}
+
+void
+kt_owner_end(KtOwner *owner)
+{
+	SPI_finish();
+	AtEOXact_GUC(false, owner->guc_level);
+	SetUserIdAndSecContext(owner->user, owner->security);
+}

@@ -1,0 +1,27 @@
+/*
+ * The extension's own objects: is the SQL side of the same version, who owns the tables, and how to work
+ * on them as that owner.
+ */
+#ifndef KT_EXTENSION_H
+#define KT_EXTENSION_H
+
+/* Throws 55000, saying what to do, when this library and the installed SQL objects differ in version. */
+extern void kt_extension_check(void);
+
+/* What kt_owner_begin() changed and kt_owner_end() puts back; an error puts it back by itself. */
+typedef struct KtOwner
+{
+	Oid user;
+	int security;
+	int guc_level;
+} KtOwner;
+
+/*
+ * Between the two, SPI statements run with the rights of the owner of kridtech.call_requests and with
+ * search_path = pg_catalog, pg_temp: a caller needs no right on the tables, and cannot slip an operator
+ * of its own into our statements. kt_owner_begin() also connects to SPI.
+ */
+extern void kt_owner_begin(KtOwner *owner);
+extern void kt_owner_end(KtOwner *owner);
+
+#endif /* KT_EXTENSION_H */

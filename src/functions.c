@@ -1,0 +1,282 @@
+/*
+ * The SQL functions that talk to the API at once: check the arguments, make one call down, return rows.
+ *
+ * Whatever can be refused is refused here, before anything is sent.
+ */
+#include "postgres.h"
+
+#include "account.h"
+#include "client.h"
+#include "compat.h"
+#include "convert.h"
+#include "extension.h"
+#include "fmgr.h"
+#include "phone.h"
+#include "queue.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+
+/* The documented bounds of the list's limit. */
+#define MIN_LIMIT 1
+#define MAX_LIMIT 100
+
+PG_FUNCTION_INFO_V1(kridtech_create_call);
+PG_FUNCTION_INFO_V1(kridtech_create_web_call);
+PG_FUNCTION_INFO_V1(kridtech_calls);
+PG_FUNCTION_INFO_V1(kridtech_calls_total);
+
+/* ---- arguments ------------------------------------------------------------------------------------------ */
+
+static char *
+text_argument(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
+}
+
+/* The number in E.164, palloc'd. The message shows no number: what was typed may be nearly one. */
+static char *
+phone_argument(FunctionCallInfo fcinfo, int n)
+{
+	char *text = text_argument(fcinfo, n);
+	char number[KT_PHONE_SIZE];
+
+	if (text == NULL || !kt_phone_normalize(text, strlen(text), number))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		     text == NULL ? errmsg("phone number must not be null")
+		                  : errmsg("phone number is not in E.164 form"),
+		     errhint("Write '+', the country code and the number, 7 to 15 digits in all, such as "
+		             "+14155550123; spaces, dots, hyphens and parentheses may stand between.")));
+	return pstrdup(number);
+}
+
+/* The variables as UTF-8 JSON text, or NULL. Throws unless they are an object. */
+static char *
+variables_argument(FunctionCallInfo fcinfo, int n)
+{
+	Jsonb *jsonb;
+
+	if (PG_ARGISNULL(n))
+		return NULL;
+	jsonb = PG_GETARG_JSONB_P(n);
+	if (!JB_ROOT_IS_OBJECT(jsonb))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("dynamic variables must be a JSON object"),
+		                errhint("For example {\"first_name\": \"James\"}.")));
+	return kt_convert_to_utf8(JsonbToCString(NULL, &jsonb->root, VARSIZE(jsonb)));
+}
+
+static char *
+status_argument(FunctionCallInfo fcinfo, int n)
+{
+	char *status = text_argument(fcinfo, n);
+
+	if (status != NULL && strcmp(status, "completed") != 0 && strcmp(status, "ongoing") != 0 &&
+	    strcmp(status, "failed") != 0)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("call status \"%s\" is not one the API filters by", status),
+		                errhint("Use completed, ongoing or failed.")));
+	return status;
+}
+
+static int
+limit_argument(FunctionCallInfo fcinfo, int n)
+{
+	int limit;
+
+	if (PG_ARGISNULL(n))
+		return 0;
+	limit = PG_GETARG_INT32(n);
+	if (limit < MIN_LIMIT || limit > MAX_LIMIT)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("limit must be between %d and %d", MIN_LIMIT, MAX_LIMIT)));
+	return limit;
+}
+
+/* ---- performing ----------------------------------------------------------------------------------------- */
+
+/* An account whose ID goes into the request must have one. */
+static void
+open_calling_account(const char *account_id, KtAccount *account)
+{
+	if (account_id != NULL && account_id[0] == '\0')
+		ereport(ERROR,
+		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("account ID must not be empty")));
+	kt_account_open(account_id, account);
+	if (account->account_id != NULL)
+		return;
+	kt_account_forget(account);
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("no account ID is given"),
+	     errhint("Pass account_id, or set kridtech.account_id in postgresql.conf and reload.")));
+}
+
+static void
+set_text(Datum *value, bool *isnull, const char *utf8)
+{
+	*isnull = utf8 == NULL;
+	*value = utf8 != NULL ? CStringGetTextDatum(kt_convert_to_server(utf8)) : (Datum) 0;
+}
+
+static Datum
+return_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
+{
+	TupleDesc desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	desc = BlessTupleDesc(desc);
+	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
+}
+
+/*
+ * kridtech_create_call(to_number, dynamic_variables, account_id) returns (call_id, call_status)
+ *
+ * The record is made before anything is sent and completed after: between the answer and the record no
+ * cancel is served, so that a call that rings is not forgotten for one.
+ */
+Datum
+kridtech_create_call(PG_FUNCTION_ARGS)
+{
+	KtApiRequest request = {.endpoint = KT_ENDPOINT_CREATE_CALL};
+	KtClientAnswer answer;
+	KtAccount account;
+	Datum values[2];
+	bool nulls[2];
+	int64 id;
+
+	PreventCommandIfReadOnly("kridtech_create_call()");
+	kt_extension_check();
+	request.to_number = phone_argument(fcinfo, 0);
+	request.dynamic_variables = variables_argument(fcinfo, 1);
+	open_calling_account(text_argument(fcinfo, 2), &account);
+	request.account_id = kt_convert_to_utf8(account.account_id);
+	id = kt_queue_record_begin(account.account_id, request.to_number,
+	                           PG_ARGISNULL(1) ? (Datum) 0 : PG_GETARG_DATUM(1), !PG_ARGISNULL(1));
+
+	kt_client_perform(&request, &account, &answer);
+	HOLD_INTERRUPTS();
+	set_text(&values[0], &nulls[0], answer.fields.call_id);
+	set_text(&values[1], &nulls[1], answer.fields.call_status);
+	if (!kt_queue_record_placed(id, values[0], values[1], answer.http_status, answer.flagged))
+		ereport(ERROR,
+		        (errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+		         errmsg("the Kridtech API answered with a callId that belongs to another "
+		                "request (%s)",
+		                kt_api_name(request.endpoint)),
+		         errhint("Something may have been created: look for it with kridtech_calls() "
+		                 "before trying again.")));
+	RESUME_INTERRUPTS();
+	if (answer.flagged)
+		ereport(WARNING, (errmsg("the Kridtech API placed the call, but its answer does not say "
+		                         "\"success\": true")));
+	return return_row(fcinfo, values, nulls);
+}
+
+/*
+ * kridtech_create_web_call(dynamic_variables, first_name, account_id)
+ * returns (call_id, access_token, account_id, sample_rate)
+ *
+ * The token is returned and otherwise stored nowhere.
+ */
+Datum
+kridtech_create_web_call(PG_FUNCTION_ARGS)
+{
+	KtApiRequest request = {.endpoint = KT_ENDPOINT_CREATE_WEB_CALL};
+	KtClientAnswer answer;
+	KtAccount account;
+	Datum values[4];
+	bool nulls[4];
+	char *first_name = text_argument(fcinfo, 1);
+	int32 sample_rate = 0;
+
+	kt_extension_check();
+	request.dynamic_variables = variables_argument(fcinfo, 0);
+	request.first_name = first_name != NULL ? kt_convert_to_utf8(first_name) : NULL;
+	open_calling_account(text_argument(fcinfo, 2), &account);
+	request.account_id = kt_convert_to_utf8(account.account_id);
+
+	kt_client_perform(&request, &account, &answer);
+	set_text(&values[0], &nulls[0], answer.fields.call_id);
+	set_text(&values[1], &nulls[1], answer.fields.access_token);
+	set_text(&values[2], &nulls[2], answer.fields.account_id);
+	nulls[3] = !kt_convert_int32(answer.fields.sample_rate, &sample_rate);
+	values[3] = Int32GetDatum(sample_rate);
+	return return_row(fcinfo, values, nulls);
+}
+
+static void
+put_listed_call(ReturnSetInfo *result, const KtListedCall *call)
+{
+	Datum values[9];
+	bool nulls[9];
+	TimestampTz created_at = 0;
+	int32 duration = 0;
+
+	set_text(&values[0], &nulls[0], call->call_id);
+	set_text(&values[1], &nulls[1], call->account_id);
+	set_text(&values[2], &nulls[2], call->direction);
+	set_text(&values[3], &nulls[3], call->to_number);
+	set_text(&values[4], &nulls[4], call->call_status);
+	nulls[5] = !kt_convert_int32(call->duration, &duration);
+	values[5] = Int32GetDatum(duration);
+	nulls[6] = !kt_convert_numeric(call->cost, &values[6]);
+	nulls[7] = !kt_convert_timestamptz(call->created_at, &created_at);
+	values[7] = TimestampTzGetDatum(created_at);
+	set_text(&values[8], &nulls[8], call->first_name);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+/*
+ * kridtech_calls(status, limit, account_id) returns setof (call_id, account_id, direction, to_number,
+ * call_status, duration, cost, created_at, first_name)
+ */
+Datum
+kridtech_calls(PG_FUNCTION_ARGS)
+{
+	KtApiRequest request = {.endpoint = KT_ENDPOINT_CALLS};
+	KtClientAnswer answer;
+	KtAccount account;
+	int i;
+
+	kt_extension_check();
+	request.status = status_argument(fcinfo, 0);
+	request.limit = limit_argument(fcinfo, 1);
+	kt_account_open(text_argument(fcinfo, 2), &account);
+	InitMaterializedSRF(fcinfo, 0);
+
+	kt_client_perform(&request, &account, &answer);
+	for (i = 0; i < answer.fields.ncalls; i++)
+		put_listed_call((ReturnSetInfo *) fcinfo->resultinfo, &answer.fields.calls[i]);
+	return (Datum) 0;
+}
+
+/*
+ * kridtech_calls_total(status, account_id) returns bigint
+ *
+ * The list itself is not wanted, so the shortest one is asked for.
+ */
+Datum
+kridtech_calls_total(PG_FUNCTION_ARGS)
+{
+	KtApiRequest request = {.endpoint = KT_ENDPOINT_CALLS, .limit = MIN_LIMIT};
+	KtClientAnswer answer;
+	KtAccount account;
+	int64 total;
+
+	kt_extension_check();
+	request.status = status_argument(fcinfo, 0);
+	kt_account_open(text_argument(fcinfo, 1), &account);
+
+	kt_client_perform(&request, &account, &answer);
+	if (!kt_convert_int64(answer.fields.total, &total) || total < 0)
+		ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
+		                errmsg("the Kridtech API gave an answer that is not documented (%s, HTTP "
+		                       "status %d)",
+		                       kt_api_name(request.endpoint), answer.http_status),
+		                errdetail("Its \"total\" is missing or not a number.")));
+	PG_RETURN_INT64(total);
+}

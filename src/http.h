@@ -1,0 +1,89 @@
+/*
+ * An asynchronous HTTP client on libcurl's multi interface: one pollable fd, one deadline, one step.
+ *
+ * The owner waits until kt_http_fd() is readable or kt_http_deadline() has passed, calls
+ * kt_http_step(), and takes finished transfers with kt_http_reap(). Nothing here blocks, throws or
+ * knows of PostgreSQL.
+ *
+ * What it guarantees for a request with a body: its bytes are handed to libcurl once. libcurl can
+ * never send a body a second time by itself, so at most one copy of the request reaches a server.
+ */
+#ifndef KT_HTTP_H
+#define KT_HTTP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct KtHttp KtHttp;
+typedef struct KtHttpTransfer KtHttpTransfer;
+
+/* What to send. Everything is copied at kt_http_submit(), except ca_file and user_agent, which are too. */
+typedef struct KtHttpRequest
+{
+	const char *url;            /* absolute, https or http */
+	const char *const *headers; /* "Name: value" lines, NULL-terminated list; or NULL */
+	const char *body;           /* NULL makes a GET, anything else a POST */
+	size_t body_len;
+	size_t max_answer;       /* cap on the (decoded) answer body, in bytes */
+	long connect_timeout_ms; /* DNS, TCP and TLS together */
+	long request_timeout_ms; /* the whole transfer */
+	const char *user_agent;
+	const char *ca_file; /* extra CA bundle, or NULL */
+	bool accept_gzip;    /* offer gzip; an unoffered gzip answer is decoded anyway */
+	bool loopback_only;  /* refuse to connect to an address that is not loopback */
+	void *owner;         /* comes back in the answer */
+} KtHttpRequest;
+
+/* How a transfer ended. The evidence an outcome is judged by; valid until kt_http_release(). */
+typedef struct KtHttpAnswer
+{
+	void *owner;
+	int curl_code;      /* CURLE_OK (0): an answer arrived whole */
+	const char *error;  /* libcurl's words when curl_code is not 0; never holds a header or body */
+	int64_t bytes_sent; /* 0 is the proof that no byte of the request left this machine */
+	bool too_large;     /* we cut it at max_answer or KT_MAX_ANSWER_HEADERS */
+	int status;         /* HTTP status, 0 when none arrived */
+	const char *body;   /* never NULL */
+	size_t body_len;
+	int64_t retry_after; /* seconds from Retry-After, negative when absent or senseless */
+	int64_t date;        /* the Date header as Unix time, -1 when absent */
+	int64_t total_us;    /* time the whole transfer took */
+	bool reused;         /* went out on a kept-alive connection */
+} KtHttpAnswer;
+
+/* Microseconds on the monotonic clock. */
+extern int64_t kt_http_now(void);
+
+/* NULL when libcurl or the kernel refuses. At most max_connections are kept open. */
+extern KtHttp *kt_http_create(int max_connections);
+extern void kt_http_destroy(KtHttp *http);
+
+/* An epoll fd, readable when kt_http_step() has work. Owned by http. */
+extern int kt_http_fd(const KtHttp *http);
+
+/* When kt_http_step() must be called at the latest, on kt_http_now()'s clock; -1: no deadline. */
+extern int64_t kt_http_deadline(const KtHttp *http);
+
+/* Starts a transfer. NULL when memory is out or the url is unusable: nothing was sent. */
+extern KtHttpTransfer *kt_http_submit(KtHttp *http, const KtHttpRequest *request);
+
+/* Moves every transfer as far as it goes without blocking. */
+extern void kt_http_step(KtHttp *http);
+
+/* A finished transfer, or NULL. Its answer stays valid until kt_http_release(). */
+extern KtHttpTransfer *kt_http_reap(KtHttp *http, KtHttpAnswer *answer);
+
+/* Gives a reaped transfer back. */
+extern void kt_http_release(KtHttp *http, KtHttpTransfer *transfer);
+
+/*
+ * Gives up a transfer that was not reaped and returns how many bytes of it had left. Returns at once
+ * even while a resolver thread is stuck, and nothing of the request is sent afterwards.
+ */
+extern int64_t kt_http_abort(KtHttp *http, KtHttpTransfer *transfer);
+
+/* Transfers submitted and not yet released or aborted. */
+extern int kt_http_active(const KtHttp *http);
+
+#endif /* KT_HTTP_H */

@@ -1,0 +1,22 @@
+/*
+ * kridtech.call_requests: the only file that changes a call request's state.
+ */
+#ifndef KT_QUEUE_H
+#define KT_QUEUE_H
+
+/*
+ * Records a call that this backend is about to place: in its own transaction, as owner of the table.
+ * Done before anything is sent, so that a record that cannot be made costs no call. Text is in the
+ * database's encoding. Returns the request's id.
+ */
+extern int64 kt_queue_record_begin(const char *account_id, const char *to_number,
+                                   Datum dynamic_variables, bool has_variables);
+
+/*
+ * The call was placed; call_status is a text or 0. False when call_id already belongs to another request. Does not react to a
+ * cancel: a call that rings must not lose its record to one.
+ */
+extern bool kt_queue_record_placed(int64 id, Datum call_id, Datum call_status, int http_status,
+                                   bool flagged);
+
+#endif /* KT_QUEUE_H */
