@@ -9,33 +9,46 @@
 
 #include "account.h"
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
 #include "extension.h"
 #include "keyfile.h"
 #include "limits.h"
 #include "settings.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 
-/* The key file that kridtech.accounts names for an account, palloc'd in the caller's context, or NULL. */
+/*
+ * The key file that kridtech.accounts names for an account, palloc'd, or NULL.
+ *
+ * The table is read directly: it has a handful of rows, and the caller needs no right on it.
+ */
 static char *
 registered_key_file(const char *account_id)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	Oid types[] = {TEXTOID};
-	Datum values[] = {CStringGetTextDatum(account_id)};
+	Relation table = kt_extension_table("accounts");
+	TupleDesc desc = RelationGetDescr(table);
+	AttrNumber id_column = get_attnum(RelationGetRelid(table), "account_id");
+	AttrNumber file_column = get_attnum(RelationGetRelid(table), "api_key_file");
+	TableScanDesc scan = table_beginscan(table, GetActiveSnapshot(), 0, NULL);
 	char *file = NULL;
-	KtOwner owner;
+	HeapTuple tuple;
 
-	kt_owner_begin(&owner);
-	if (SPI_execute_with_args("SELECT api_key_file FROM kridtech.accounts WHERE account_id = $1", 1,
-	                          types, values, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read kridtech.accounts");
-	if (SPI_processed == 1)
-		file = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	if (file != NULL)
-		file = MemoryContextStrdup(caller, file);
-	kt_owner_end(&owner);
+	while (file == NULL && (tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		bool no_id;
+		bool no_file;
+		Datum id = heap_getattr(tuple, id_column, desc, &no_id);
+		Datum path = heap_getattr(tuple, file_column, desc, &no_file);
+
+		if (!no_id && !no_file && strcmp(TextDatumGetCString(id), account_id) == 0)
+			file = TextDatumGetCString(path);
+	}
+	table_endscan(scan);
+	table_close(table, AccessShareLock);
 	return file;
 }
 

@@ -18,192 +18,183 @@
 #include "repair.h"
 
 static char *
-text_of(const KtJsonField *field, KtJsonKind kind)
+text_of(const KtJsonValue *value, KtJsonKind kind)
 {
-	if (field->value.kind != kind || field->contradictory)
-		return NULL;
-	return field->value.text;
+	return value->kind == kind && !value->contradictory ? value->text : NULL;
 }
 
 static KtSuccess
-success_of(const KtJsonField *field)
+success_of(const KtJsonValue *value)
 {
-	if (field->value.kind == KT_JSON_ABSENT)
+	if (value->kind == KT_JSON_ABSENT)
 		return KT_SUCCESS_ABSENT;
-	if (field->value.kind != KT_JSON_BOOL || field->contradictory)
+	if (value->kind != KT_JSON_BOOL || value->contradictory)
 		return KT_SUCCESS_ODD;
-	return strcmp(field->value.text, "true") == 0 ? KT_SUCCESS_TRUE : KT_SUCCESS_FALSE;
+	return strcmp(value->text, "true") == 0 ? KT_SUCCESS_TRUE : KT_SUCCESS_FALSE;
 }
 
-/* Printable: no control character, no white space but the blank within. UTF-8 above ASCII may stand. */
+/* Printable: no control character, C0 or C1. The text is valid UTF-8. */
 static bool
-is_printable(const char *text, size_t len)
+is_printable(const char *text)
 {
-	size_t i;
+	const unsigned char *c;
 
-	for (i = 0; i < len; i++)
-	{
-		unsigned char c = (unsigned char) text[i];
-
-		if (c < 0x20 || c == 0x7f ||
-		    (c == 0xc2 && i + 1 < len && (unsigned char) text[i + 1] < 0xa0))
+	for (c = (const unsigned char *) text; *c != '\0'; c++)
+		if (*c < 0x20 || *c == 0x7f || (c[0] == 0xc2 && c[1] < 0xa0))
 			return false;
-	}
 	return true;
 }
 
 static KtCallId
-call_id_of(const KtJsonField *field)
+call_id_of(const KtJsonValue *value)
 {
-	const KtJsonValue *value = &field->value;
-
-	if (field->contradictory)
+	if (value->contradictory)
 		return KT_CALL_ID_CONTRADICTORY;
 	if (value->kind == KT_JSON_ABSENT || value->kind == KT_JSON_NULL)
 		return KT_CALL_ID_ABSENT;
-	if (value->kind != KT_JSON_STRING || value->len == 0 || value->len > KT_MAX_CALL_ID ||
-	    !is_printable(value->text, value->len))
+	if (value->kind != KT_JSON_STRING || value->text[0] == '\0' ||
+	    strlen(value->text) > KT_MAX_CALL_ID || !is_printable(value->text))
 		return KT_CALL_ID_ODD;
 	return KT_CALL_ID_CREDIBLE;
 }
 
-/* The documentation gives no form for errors: the usual places are looked at, in this order. */
+/* The documentation gives no form for errors, so the usual ones are tried. */
 static char *
-words_of(KtJsonField *message, KtJsonField *error, KtJsonField *detail)
+words_of(const KtJsonValue *message, const KtJsonValue *error)
 {
-	KtJsonField inner[] = {{.name = "message"}};
+	static const char *const inner_names[] = {"message"};
+	KtJsonValue inner[lengthof(inner_names)];
 	char *words = text_of(message, KT_JSON_STRING);
 
 	if (words == NULL)
 		words = text_of(error, KT_JSON_STRING);
-	if (words == NULL && error->value.kind == KT_JSON_OBJECT &&
-	    kt_json_read_object(error->value.text, error->value.len, inner, lengthof(inner)))
+	if (words == NULL && error->kind == KT_JSON_OBJECT &&
+	    kt_json_read(error->text, strlen(error->text), inner_names, lengthof(inner), inner, NULL))
 		words = text_of(&inner[0], KT_JSON_STRING);
-	if (words == NULL)
-		words = text_of(detail, KT_JSON_STRING);
 	return words;
 }
 
-static bool
-read_listed_call(const KtJsonValue *element, KtListedCall *call)
-{
-	enum
-	{
-		CALL_ID,
-		ACCOUNT_ID,
-		DIRECTION,
-		TO_NUMBER,
-		CALL_STATUS,
-		DURATION,
-		COST,
-		CREATED_AT,
-		FIRST_NAME,
-		NFIELDS
-	};
-	KtJsonField fields[NFIELDS] = {
-		[CALL_ID] = {.name = "callId"},
-		[ACCOUNT_ID] = {.name = "accountId"},
-		[DIRECTION] = {.name = "direction"},
-		[TO_NUMBER] = {.name = "toNumber"},
-		[CALL_STATUS] = {.name = "callStatus"},
-		[DURATION] = {.name = "duration"},
-		[COST] = {.name = "cost"},
-		[CREATED_AT] = {.name = "createdAt"},
-		[FIRST_NAME] = {.name = "firstName"},
-	};
+/* ---- the list ------------------------------------------------------------------------------------ */
 
-	if (element->kind != KT_JSON_OBJECT ||
-	    !kt_json_read_object(element->text, element->len, fields, NFIELDS))
-		return false;
-	if (call_id_of(&fields[CALL_ID]) == KT_CALL_ID_CREDIBLE)
-		call->call_id = fields[CALL_ID].value.text;
-	call->account_id = text_of(&fields[ACCOUNT_ID], KT_JSON_STRING);
-	call->direction = text_of(&fields[DIRECTION], KT_JSON_STRING);
-	call->to_number = text_of(&fields[TO_NUMBER], KT_JSON_STRING);
-	call->call_status = text_of(&fields[CALL_STATUS], KT_JSON_STRING);
-	call->duration = text_of(&fields[DURATION], KT_JSON_NUMBER);
-	call->cost = text_of(&fields[COST], KT_JSON_NUMBER);
-	call->created_at = text_of(&fields[CREATED_AT], KT_JSON_STRING);
-	call->first_name = text_of(&fields[FIRST_NAME], KT_JSON_STRING);
-	return true;
+enum
+{
+	COLUMN_CALL_ID,
+	COLUMN_ACCOUNT_ID,
+	COLUMN_DIRECTION,
+	COLUMN_TO_NUMBER,
+	COLUMN_CALL_STATUS,
+	COLUMN_DURATION,
+	COLUMN_COST,
+	COLUMN_CREATED_AT,
+	COLUMN_FIRST_NAME,
+	NCOLUMNS
+};
+
+static const char *const column_names[NCOLUMNS] = {
+	[COLUMN_CALL_ID] = "callId",
+	[COLUMN_ACCOUNT_ID] = "accountId",
+	[COLUMN_DIRECTION] = "direction",
+	[COLUMN_TO_NUMBER] = "toNumber",
+	[COLUMN_CALL_STATUS] = "callStatus",
+	[COLUMN_DURATION] = "duration",
+	[COLUMN_COST] = "cost",
+	[COLUMN_CREATED_AT] = "createdAt",
+	[COLUMN_FIRST_NAME] = "firstName",
+};
+
+static void
+take_listed_call(const KtJsonValue *row, KtListedCall *call)
+{
+	if (call_id_of(&row[COLUMN_CALL_ID]) == KT_CALL_ID_CREDIBLE)
+		call->call_id = row[COLUMN_CALL_ID].text;
+	call->account_id = text_of(&row[COLUMN_ACCOUNT_ID], KT_JSON_STRING);
+	call->direction = text_of(&row[COLUMN_DIRECTION], KT_JSON_STRING);
+	call->to_number = text_of(&row[COLUMN_TO_NUMBER], KT_JSON_STRING);
+	call->call_status = text_of(&row[COLUMN_CALL_STATUS], KT_JSON_STRING);
+	call->duration = text_of(&row[COLUMN_DURATION], KT_JSON_NUMBER);
+	call->cost = text_of(&row[COLUMN_COST], KT_JSON_NUMBER);
+	call->created_at = text_of(&row[COLUMN_CREATED_AT], KT_JSON_STRING);
+	call->first_name = text_of(&row[COLUMN_FIRST_NAME], KT_JSON_STRING);
 }
 
-/* False when "calls" is not an array of objects. */
-static bool
-read_list(const KtJsonField *calls, KtApiAnswer *answer)
+static void
+take_list(const KtJsonRows *rows, KtApiAnswer *answer)
 {
-	KtJsonValue *elements;
 	int i;
 
-	if (calls->value.kind != KT_JSON_ARRAY || calls->contradictory ||
-	    !kt_json_read_array(calls->value.text, calls->value.len, &elements, &answer->ncalls))
-		return false;
-	answer->calls = palloc0(Max(answer->ncalls, 1) * sizeof(KtListedCall));
-	for (i = 0; i < answer->ncalls; i++)
-		if (!read_listed_call(&elements[i], &answer->calls[i]))
-			return false;
-	return true;
+	answer->ncalls = rows->nrows;
+	answer->calls = palloc0(Max(rows->nrows, 1) * sizeof(KtListedCall));
+	for (i = 0; i < rows->nrows; i++)
+		take_listed_call(&rows->values[(Size) i * NCOLUMNS], &answer->calls[i]);
+}
+
+/* ---- an answer ----------------------------------------------------------------------------------- */
+
+enum
+{
+	FIELD_SUCCESS,
+	FIELD_CALL_ID,
+	FIELD_CALL_STATUS,
+	FIELD_ACCESS_TOKEN,
+	FIELD_ACCOUNT_ID,
+	FIELD_SAMPLE_RATE,
+	FIELD_TOTAL,
+	FIELD_MESSAGE,
+	FIELD_ERROR,
+	NFIELDS
+};
+
+static const char *const field_names[NFIELDS] = {
+	[FIELD_SUCCESS] = "success",
+	[FIELD_CALL_ID] = "callId",
+	[FIELD_CALL_STATUS] = "callStatus",
+	[FIELD_ACCESS_TOKEN] = "accessToken",
+	[FIELD_ACCOUNT_ID] = "accountId",
+	[FIELD_SAMPLE_RATE] = "sampleRate",
+	[FIELD_TOTAL] = "total",
+	[FIELD_MESSAGE] = "message",
+	[FIELD_ERROR] = "error",
+};
+
+/* What makes an answer usable, beyond its success and its callId. */
+static bool
+has_all_fields(KtEndpoint endpoint, const KtApiAnswer *answer, const KtJsonRows *rows)
+{
+	switch (endpoint)
+	{
+		case KT_ENDPOINT_CREATE_CALL:
+			return true;
+		case KT_ENDPOINT_CREATE_WEB_CALL:
+			/* without its token a web call cannot be joined */
+			return answer->access_token != NULL && answer->access_token[0] != '\0';
+		case KT_ENDPOINT_CALLS:
+			return rows->is_array_of_objects;
+	}
+	return false;
 }
 
 static void
 read_object(KtEndpoint endpoint, const char *text, size_t len, KtApiAnswer *answer)
 {
-	enum
-	{
-		SUCCESS,
-		CALL_ID,
-		CALL_STATUS,
-		ACCESS_TOKEN,
-		ACCOUNT_ID,
-		SAMPLE_RATE,
-		CALLS,
-		TOTAL,
-		MESSAGE,
-		ERROR_FIELD,
-		DETAIL,
-		NFIELDS
-	};
-	KtJsonField fields[NFIELDS] = {
-		[SUCCESS] = {.name = "success"},
-		[CALL_ID] = {.name = "callId"},
-		[CALL_STATUS] = {.name = "callStatus"},
-		[ACCESS_TOKEN] = {.name = "accessToken"},
-		[ACCOUNT_ID] = {.name = "accountId"},
-		[SAMPLE_RATE] = {.name = "sampleRate"},
-		[CALLS] = {.name = "calls"},
-		[TOTAL] = {.name = "total"},
-		[MESSAGE] = {.name = "message"},
-		[ERROR_FIELD] = {.name = "error"},
-		[DETAIL] = {.name = "detail"},
-	};
+	KtJsonValue fields[NFIELDS];
+	KtJsonRows rows = {.name = "calls", .columns = column_names, .ncolumns = NCOLUMNS};
 
-	answer->is_object = kt_json_read_object(text, len, fields, NFIELDS);
-	if (!answer->is_object)
+	if (!kt_json_read(text, len, field_names, NFIELDS, fields,
+	                  endpoint == KT_ENDPOINT_CALLS ? &rows : NULL))
 		return;
-	answer->success = success_of(&fields[SUCCESS]);
-	answer->words = words_of(&fields[MESSAGE], &fields[ERROR_FIELD], &fields[DETAIL]);
-	answer->call_id_kind = call_id_of(&fields[CALL_ID]);
+	answer->is_object = true;
+	answer->success = success_of(&fields[FIELD_SUCCESS]);
+	answer->words = words_of(&fields[FIELD_MESSAGE], &fields[FIELD_ERROR]);
+	answer->call_id_kind = call_id_of(&fields[FIELD_CALL_ID]);
 	if (answer->call_id_kind == KT_CALL_ID_CREDIBLE)
-		answer->call_id = fields[CALL_ID].value.text;
-	answer->call_status = text_of(&fields[CALL_STATUS], KT_JSON_STRING);
-	answer->access_token = text_of(&fields[ACCESS_TOKEN], KT_JSON_STRING);
-	answer->account_id = text_of(&fields[ACCOUNT_ID], KT_JSON_STRING);
-	answer->sample_rate = text_of(&fields[SAMPLE_RATE], KT_JSON_NUMBER);
-	answer->total = text_of(&fields[TOTAL], KT_JSON_NUMBER);
-	switch (endpoint)
-	{
-		case KT_ENDPOINT_CREATE_CALL:
-			answer->has_all_fields = true;
-			break;
-		case KT_ENDPOINT_CREATE_WEB_CALL:
-			/* without its token a web call cannot be joined */
-			answer->has_all_fields =
-				answer->access_token != NULL && answer->access_token[0] != '\0';
-			break;
-		case KT_ENDPOINT_CALLS:
-			answer->has_all_fields = read_list(&fields[CALLS], answer);
-			break;
-	}
+		answer->call_id = fields[FIELD_CALL_ID].text;
+	answer->call_status = text_of(&fields[FIELD_CALL_STATUS], KT_JSON_STRING);
+	answer->access_token = text_of(&fields[FIELD_ACCESS_TOKEN], KT_JSON_STRING);
+	answer->account_id = text_of(&fields[FIELD_ACCOUNT_ID], KT_JSON_STRING);
+	answer->sample_rate = text_of(&fields[FIELD_SAMPLE_RATE], KT_JSON_NUMBER);
+	answer->total = text_of(&fields[FIELD_TOTAL], KT_JSON_NUMBER);
+	take_list(&rows, answer);
+	answer->has_all_fields = has_all_fields(endpoint, answer, &rows);
 }
 
 void

@@ -13,7 +13,6 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
 #include "compat.h"
-#include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -69,17 +68,32 @@ kt_extension_check(void)
 }
 
 static Oid
-owner_of_tables(void)
+table_oid(const char *name)
 {
 	Oid namespace = get_namespace_oid("kridtech", true);
-	Oid table = OidIsValid(namespace) ? get_relname_relid("call_requests", namespace) : InvalidOid;
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
+	Oid table = OidIsValid(namespace) ? get_relname_relid(name, namespace) : InvalidOid;
+
+	if (!OidIsValid(table))
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+		                errmsg("relation \"kridtech.%s\" does not exist", name),
+		                errhint("Run DROP EXTENSION kridtech and CREATE EXTENSION kridtech.")));
+	return table;
+}
+
+Relation
+kt_extension_table(const char *name)
+{
+	return table_open(table_oid(name), AccessShareLock);
+}
+
+static Oid
+owner_of_tables(void)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table_oid("call_requests")));
 	Oid owner;
 
 	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
-		                errmsg("relation \"kridtech.call_requests\" does not exist"),
-		                errhint("Run DROP EXTENSION kridtech and CREATE EXTENSION kridtech.")));
+		elog(ERROR, "cache lookup failed for relation kridtech.call_requests");
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	return owner;
@@ -104,4 +118,18 @@ kt_owner_end(KtOwner *owner)
 	SPI_finish();
 	AtEOXact_GUC(false, owner->guc_level);
 	SetUserIdAndSecContext(owner->user, owner->security);
+}
+
+SPIPlanPtr
+kt_owner_plan(SPIPlanPtr *kept, const char *statement, int nargs, Oid *types)
+{
+	SPIPlanPtr plan = *kept;
+
+	if (plan != NULL)
+		return plan;
+	plan = SPI_prepare(statement, nargs, types);
+	if (plan == NULL || SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not prepare a statement: %s", SPI_result_code_string(SPI_result));
+	*kept = plan;
+	return plan;
 }

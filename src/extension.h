@@ -5,6 +5,9 @@
 #ifndef KT_EXTENSION_H
 #define KT_EXTENSION_H
 
+#include "executor/spi.h"
+#include "utils/relcache.h"
+
 /* Throws 55000, saying what to do, when this library and the installed SQL objects differ in version. */
 extern void kt_extension_check(void);
 
@@ -23,5 +26,14 @@ typedef struct KtOwner
  */
 extern void kt_owner_begin(KtOwner *owner);
 extern void kt_owner_end(KtOwner *owner);
+
+/*
+ * A plan for that statement, made at its first use in this backend and kept; to be called, and the plan
+ * executed, between kt_owner_begin() and kt_owner_end().
+ */
+extern SPIPlanPtr kt_owner_plan(SPIPlanPtr *kept, const char *statement, int nargs, Oid *types);
+
+/* A table of the schema kridtech, opened with AccessShareLock; to be closed with table_close(). */
+extern Relation kt_extension_table(const char *name);
 
 #endif /* KT_EXTENSION_H */

@@ -1,5 +1,5 @@
 /*
- * Reads chosen fields of a JSON text with PostgreSQL's own parser, without making a jsonb of it.
+ * Reads chosen fields of a JSON object in one pass of PostgreSQL's own parser, without making a jsonb.
  *
  * Why not jsonb: it folds two fields of one name into one, so that two different callIds would look
  * like one, and it refuses numbers that are legal JSON.
@@ -21,20 +21,27 @@
 #include "compat.h"
 #include "mb/pg_wchar.h"
 
+/* How deep a field of the object itself stands, and one of a row: object, array, object. */
+#define FIELD_DEPTH 1
+#define ROW_DEPTH 2
+#define COLUMN_DEPTH 3
+
 typedef struct Reader
 {
 	JsonLexContext *lex;
-	int depth;      /* containers open; the values wanted stand directly in the outermost one */
-	KtJsonKind top; /* what the text as a whole is */
-	KtJsonValue current; /* the value being read there */
-	const char *start;   /* where it begins */
+	int depth; /* containers open */
+	bool is_object;
 
-	KtJsonField *fields; /* of an object ... */
-	int nfields;
+	const char *const *names;
+	int nnames;
+	KtJsonValue *values;
+	KtJsonRows *rows;
+	bool in_rows; /* within the field that holds them */
 
-	KtJsonValue *values; /* ... or of an array */
-	int nvalues;
-	int capacity;
+	KtJsonValue *target; /* where the value being read goes, or NULL */
+	int target_depth;    /* how many containers hold that value */
+	KtJsonValue value;   /* what is read of it so far */
+	const char *start;   /* where it begins in the text */
 } Reader;
 
 static KtJsonKind
@@ -54,13 +61,52 @@ kind_of_scalar(JsonTokenType token)
 	}
 }
 
+static KtJsonValue *
+find_target(KtJsonValue *values, const char *const *names, int nnames, const char *name)
+{
+	int i;
+
+	for (i = 0; i < nnames; i++)
+		if (strcmp(names[i], name) == 0)
+			return &values[i];
+	return NULL;
+}
+
+static bool
+is_row_place(const Reader *reader)
+{
+	return reader->in_rows && reader->depth == ROW_DEPTH;
+}
+
+static void
+row_begins(KtJsonRows *rows)
+{
+	KtJsonValue *row;
+
+	if (rows->nrows == rows->capacity)
+	{
+		int capacity = Max(16, rows->capacity * 2);
+		Size size = (Size) capacity * rows->ncolumns * sizeof(KtJsonValue);
+
+		rows->values = rows->values == NULL ? palloc(size) : repalloc(rows->values, size);
+		rows->capacity = capacity;
+	}
+	row = &rows->values[(Size) rows->nrows * rows->ncolumns];
+	memset(row, 0, rows->ncolumns * sizeof(KtJsonValue));
+	rows->nrows++;
+}
+
 static void
 container_begins(Reader *reader, KtJsonKind kind)
 {
+	if (reader->target != NULL && reader->depth == reader->target_depth)
+		reader->value.kind = kind;
 	if (reader->depth == 0)
-		reader->top = kind;
-	else if (reader->depth == 1)
-		reader->current.kind = kind;
+		reader->is_object = kind == KT_JSON_OBJECT;
+	else if (is_row_place(reader) && kind == KT_JSON_OBJECT)
+		row_begins(reader->rows);
+	else if (is_row_place(reader) || (reader->in_rows && reader->depth == FIELD_DEPTH))
+		reader->rows->is_array_of_objects = reader->depth == FIELD_DEPTH && kind == KT_JSON_ARRAY;
 	reader->depth++;
 }
 
@@ -85,163 +131,93 @@ on_container_end(void *state)
 	KT_JSON_GO_ON;
 }
 
+/* The token is palloc'd for us: a string's characters, anything else as it stands. */
 static KT_JSON_ACTION
 on_scalar(void *state, char *token, JsonTokenType type)
 {
 	Reader *reader = state;
 
-	if (reader->depth == 1)
+	if (reader->target != NULL && reader->depth == reader->target_depth)
 	{
-		reader->current.kind = kind_of_scalar(type);
-		if (type == JSON_TOKEN_STRING)
-			reader->current.text = pstrdup(token);
+		reader->value.kind = kind_of_scalar(type);
+		reader->value.text = token;
 	}
-	else if (reader->depth == 0)
-		reader->top = kind_of_scalar(type);
+	else if (is_row_place(reader))
+		reader->rows->is_array_of_objects = false;
 	KT_JSON_GO_ON;
 }
 
-static void
-value_begins(Reader *reader)
+/* A field begins: is it one that is wanted, here? */
+static KT_JSON_ACTION
+on_field_start(void *state, char *name, bool isnull)
 {
-	memset(&reader->current, 0, sizeof(reader->current));
-	reader->start = reader->lex->token_start;
-}
+	Reader *reader = state;
+	KtJsonRows *rows = reader->rows;
 
-static void
-value_ends(Reader *reader)
-{
-	KtJsonValue *value = &reader->current;
-
-	if (value->kind == KT_JSON_STRING)
-		value->len = strlen(value->text);
-	else
+	if (reader->depth == FIELD_DEPTH)
 	{
-		value->len = reader->lex->prev_token_terminator - reader->start;
-		value->text = pnstrdup(reader->start, value->len);
+		reader->in_rows = rows != NULL && strcmp(rows->name, name) == 0;
+		if (reader->in_rows)
+			rows->nrows = 0; /* of two fields of one name the last */
+		reader->target = find_target(reader->values, reader->names, reader->nnames, name);
 	}
+	else if (reader->depth == COLUMN_DEPTH && reader->in_rows && rows->nrows > 0)
+		reader->target = find_target(&rows->values[(Size) (rows->nrows - 1) * rows->ncolumns],
+		                             rows->columns, rows->ncolumns, name);
+	else
+		KT_JSON_GO_ON;
+	reader->target_depth = reader->depth;
+	memset(&reader->value, 0, sizeof(reader->value));
+	reader->start = reader->lex->token_start;
+	KT_JSON_GO_ON;
 }
 
 static bool
 same_value(const KtJsonValue *a, const KtJsonValue *b)
 {
-	return a->kind == b->kind && a->len == b->len && memcmp(a->text, b->text, a->len) == 0;
-}
-
-static KT_JSON_ACTION
-on_field_start(void *state, char *name, bool isnull)
-{
-	Reader *reader = state;
-
-	(void) name;
-	(void) isnull;
-	if (reader->depth == 1)
-		value_begins(reader);
-	KT_JSON_GO_ON;
+	return a->kind == b->kind && strcmp(a->text, b->text) == 0;
 }
 
 static KT_JSON_ACTION
 on_field_end(void *state, char *name, bool isnull)
 {
 	Reader *reader = state;
-	int i;
+	KtJsonValue *target = reader->target;
+	KtJsonValue *value = &reader->value;
 
-	(void) isnull;
-	if (reader->depth != 1)
+	if (target == NULL || reader->depth != reader->target_depth)
 		KT_JSON_GO_ON;
-	for (i = 0; i < reader->nfields; i++)
-	{
-		KtJsonField *field = &reader->fields[i];
-
-		if (strcmp(field->name, name) != 0)
-			continue;
-		value_ends(reader);
-		if (field->value.kind != KT_JSON_ABSENT && !same_value(&field->value, &reader->current))
-			field->contradictory = true;
-		field->value = reader->current;
-	}
+	if (value->text == NULL)
+		value->text = pnstrdup(reader->start, reader->lex->prev_token_terminator - reader->start);
+	value->contradictory =
+		target->contradictory || (target->kind != KT_JSON_ABSENT && !same_value(target, value));
+	*target = *value;
+	reader->target = NULL;
 	KT_JSON_GO_ON;
 }
 
-static KT_JSON_ACTION
-on_element_start(void *state, bool isnull)
+bool
+kt_json_read(const char *text, size_t len, const char *const *names, int nnames,
+             KtJsonValue *values, KtJsonRows *rows)
 {
-	Reader *reader = state;
+	Reader reader = {0};
+	JsonSemAction actions = {0};
 
-	(void) isnull;
-	if (reader->depth == 1)
-		value_begins(reader);
-	KT_JSON_GO_ON;
-}
-
-static KT_JSON_ACTION
-on_element_end(void *state, bool isnull)
-{
-	Reader *reader = state;
-
-	(void) isnull;
-	if (reader->depth != 1)
-		KT_JSON_GO_ON;
-	value_ends(reader);
-	if (reader->nvalues == reader->capacity)
-	{
-		reader->capacity *= 2;
-		reader->values = repalloc(reader->values, reader->capacity * sizeof(KtJsonValue));
-	}
-	reader->values[reader->nvalues++] = reader->current;
-	KT_JSON_GO_ON;
-}
-
-static bool
-read_json(const char *text, size_t len, Reader *reader, JsonSemAction *actions)
-{
-	JsonParseErrorType result;
-
+	memset(values, 0, nnames * sizeof(KtJsonValue));
 	if (len > INT_MAX)
 		return false;
-	reader->lex = kt_json_lexer(unconstify(char *, text), (int) len);
-	actions->semstate = reader;
-	actions->object_start = on_object_start;
-	actions->object_end = on_container_end;
-	actions->array_start = on_array_start;
-	actions->array_end = on_container_end;
-	actions->scalar = on_scalar;
-	result = pg_parse_json(reader->lex, actions);
-	return result == JSON_SUCCESS;
-}
-
-bool
-kt_json_read_object(const char *text, size_t len, KtJsonField *fields, int nfields)
-{
-	Reader reader = {0};
-	JsonSemAction actions = {0};
-	int i;
-
-	for (i = 0; i < nfields; i++)
-	{
-		memset(&fields[i].value, 0, sizeof(fields[i].value));
-		fields[i].contradictory = false;
-	}
-	reader.fields = fields;
-	reader.nfields = nfields;
+	reader.names = names;
+	reader.nnames = nnames;
+	reader.values = values;
+	reader.rows = rows;
+	reader.lex = kt_json_lexer(unconstify(char *, text), (int) len);
+	actions.semstate = &reader;
+	actions.object_start = on_object_start;
+	actions.object_end = on_container_end;
+	actions.array_start = on_array_start;
+	actions.array_end = on_container_end;
 	actions.object_field_start = on_field_start;
 	actions.object_field_end = on_field_end;
-	return read_json(text, len, &reader, &actions) && reader.top == KT_JSON_OBJECT;
-}
-
-bool
-kt_json_read_array(const char *text, size_t len, KtJsonValue **values, int *nvalues)
-{
-	Reader reader = {0};
-	JsonSemAction actions = {0};
-
-	reader.capacity = 16;
-	reader.values = palloc(reader.capacity * sizeof(KtJsonValue));
-	actions.array_element_start = on_element_start;
-	actions.array_element_end = on_element_end;
-	if (!read_json(text, len, &reader, &actions) || reader.top != KT_JSON_ARRAY)
-		return false;
-	*values = reader.values;
-	*nvalues = reader.nvalues;
-	return true;
+	actions.scalar = on_scalar;
+	return pg_parse_json(reader.lex, &actions) == JSON_SUCCESS && reader.is_object;
 }

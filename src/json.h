@@ -1,5 +1,5 @@
 /*
- * Reads chosen fields of a JSON text with PostgreSQL's own parser, without making a jsonb of it.
+ * Reads chosen fields of a JSON object in one pass of PostgreSQL's own parser, without making a jsonb.
  *
  * The text must have been through kt_repair_json() and be at most KT_MAX_JSON_DEPTH deep (json.c says
  * why). Compiles for the server and, for the fuzzers, for frontend programs. Throws only for memory.
@@ -18,25 +18,32 @@ typedef enum KtJsonKind
 	KT_JSON_ARRAY
 } KtJsonKind;
 
+/* The value of a field; of two fields of one name the last. */
 typedef struct KtJsonValue
 {
 	KtJsonKind kind;
-	char *
-		text; /* palloc'd: a string's characters (UTF-8), anything else as it stands; NULL if absent */
-	size_t len;
+	bool contradictory; /* the name stands there twice, with different values */
+	char *text;         /* palloc'd: a string's characters (UTF-8), anything else as it stands */
 } KtJsonValue;
 
-typedef struct KtJsonField
+/* A field that holds an array of objects, and which fields of theirs are wanted. */
+typedef struct KtJsonRows
 {
-	const char *name;   /* which field is wanted */
-	KtJsonValue value;  /* the last one of that name */
-	bool contradictory; /* that name stands there twice, with different values */
-} KtJsonField;
+	const char *name;
+	const char *const *columns;
+	int ncolumns;
+	KtJsonValue *values; /* nrows * ncolumns, row by row */
+	int nrows;
+	bool is_array_of_objects;
 
-/* Fills the fields from an object. False when the text is not one JSON object. */
-extern bool kt_json_read_object(const char *text, size_t len, KtJsonField *fields, int nfields);
+	int capacity; /* in rows; json.c's own */
+} KtJsonRows;
 
-/* The elements of an array, palloc'd. False when the text is not one JSON array. */
-extern bool kt_json_read_array(const char *text, size_t len, KtJsonValue **values, int *nvalues);
+/*
+ * Fills values[i] with the field names[i], and rows, unless NULL, with its rows. False, with all of them
+ * empty or half filled, when the text is not one JSON object.
+ */
+extern bool kt_json_read(const char *text, size_t len, const char *const *names, int nnames,
+                         KtJsonValue *values, KtJsonRows *rows);
 
 #endif /* KT_JSON_H */

@@ -122,9 +122,7 @@ take_key(const char *bytes, size_t len, KtBuf *out, int *err)
 KtKeyFault
 kt_keyfile_read(const char *path, KtBuf *out, int *err)
 {
-	char bytes[KT_MAX_KEY + MAX_SURROUNDING + 1];
 	KtKeyFault fault;
-	ssize_t len;
 	int fd;
 
 	kt_buf_reset(out, 0);
@@ -138,7 +136,9 @@ kt_keyfile_read(const char *path, KtBuf *out, int *err)
 	fault = check_file(fd, err);
 	if (fault == KT_KEY_OK)
 	{
-		len = read_all(fd, bytes, sizeof(bytes), err);
+		char bytes[KT_MAX_KEY + MAX_SURROUNDING + 1];
+		ssize_t len = read_all(fd, bytes, sizeof(bytes), err);
+
 		fault = len < 0 ? KT_KEY_UNREADABLE : take_key(bytes, (size_t) len, out, err);
 		explicit_bzero(bytes, sizeof(bytes));
 	}

@@ -30,10 +30,12 @@ int64
 kt_queue_record_begin(const char *account_id, const char *to_number, Datum dynamic_variables,
                       bool has_variables)
 {
+	static SPIPlanPtr kept = NULL;
 	Oid types[] = {TEXTOID, TEXTOID, JSONBOID, NAMEOID};
 	char nulls[] = {' ', ' ', has_variables ? ' ' : 'n', ' '};
 	NameData caller;
 	Datum values[4];
+	SPIPlanPtr plan;
 	KtOwner owner;
 	bool isnull;
 	int64 id;
@@ -44,8 +46,8 @@ kt_queue_record_begin(const char *account_id, const char *to_number, Datum dynam
 	values[1] = CStringGetTextDatum(to_number);
 	values[2] = dynamic_variables;
 	values[3] = NameGetDatum(&caller);
-	if (SPI_execute_with_args(record_begin, 4, types, values, nulls, false, 0) !=
-	        SPI_OK_INSERT_RETURNING ||
+	plan = kt_owner_plan(&kept, record_begin, lengthof(types), types);
+	if (SPI_execute_plan(plan, values, nulls, false, 0) != SPI_OK_INSERT_RETURNING ||
 	    SPI_processed != 1)
 		ereport(
 			ERROR,
@@ -60,9 +62,11 @@ kt_queue_record_begin(const char *account_id, const char *to_number, Datum dynam
 bool
 kt_queue_record_placed(int64 id, Datum call_id, Datum call_status, int http_status, bool flagged)
 {
+	static SPIPlanPtr kept = NULL;
 	Oid types[] = {INT8OID, TEXTOID, TEXTOID, INT4OID, BOOLOID};
 	char nulls[] = {' ', ' ', call_status == 0 ? 'n' : ' ', ' ', ' '};
 	Datum values[5];
+	SPIPlanPtr plan;
 	KtOwner owner;
 	bool recorded;
 
@@ -73,7 +77,8 @@ kt_queue_record_placed(int64 id, Datum call_id, Datum call_status, int http_stat
 	values[2] = call_status;
 	values[3] = Int32GetDatum(http_status);
 	values[4] = BoolGetDatum(flagged);
-	if (SPI_execute_with_args(record_placed, 5, types, values, nulls, false, 0) != SPI_OK_UPDATE)
+	plan = kt_owner_plan(&kept, record_placed, lengthof(types), types);
+	if (SPI_execute_plan(plan, values, nulls, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not update kridtech.call_requests");
 	recorded = SPI_processed == 1;
 	kt_owner_end(&owner);

@@ -224,16 +224,15 @@ needs_look(const char *p, bool json)
 	const uint64_t ones = UINT64_C(0x0101010101010101);
 	const uint64_t tops = UINT64_C(0x8080808080808080);
 	uint64_t x;
-	uint64_t quote;
-	uint64_t slash;
 	uint64_t hit;
 
 	memcpy(&x, p, sizeof(x));
 	hit = x | ((x - ones) & ~x);
 	if (json)
 	{
-		quote = x ^ ones * '"';
-		slash = x ^ ones * '\\';
+		uint64_t quote = x ^ ones * '"';
+		uint64_t slash = x ^ ones * '\\';
+
 		hit |= ((quote - ones) & ~quote) | ((slash - ones) & ~slash);
 	}
 	return (hit & tops) != 0;

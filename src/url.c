@@ -159,12 +159,15 @@ append_escaped(KtBuf *out, const char *value)
 	for (; *value != '\0'; value++)
 	{
 		unsigned char c = (unsigned char) *value;
-		char escape[3] = {'%', hex[c >> 4], hex[c & 15]};
 
 		if (is_alnum(*value) || strchr("-._~", *value) != NULL)
 			kt_buf_append_char(out, *value);
 		else
+		{
+			char escape[3] = {'%', hex[c >> 4], hex[c & 15]};
+
 			kt_buf_append(out, escape, sizeof(escape));
+		}
 	}
 }
 

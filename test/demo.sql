@@ -2,14 +2,13 @@
 \set QUIET on
 \pset footer off
 \pset null '(null)'
-SET client_min_messages = warning;
-\unset QUIET
 
 \echo
 \echo '=== 1. The extension, and a CRM of the usual kind'
 \echo
 CREATE EXTENSION kridtech;
 
+\echo
 CREATE TABLE leads (
     id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name    text NOT NULL,
@@ -18,6 +17,7 @@ CREATE TABLE leads (
     call_id text UNIQUE
 );
 
+\echo
 INSERT INTO leads (name, company, phone) VALUES
     ('Ada',   'Engines Ltd',   '+442071234567'),
     ('Grace', 'Compilers Inc', '+12025550123'),
@@ -26,11 +26,22 @@ INSERT INTO leads (name, company, phone) VALUES
 \echo
 \echo '=== 2. Call a lead now. What the agent knows of her are the dynamic variables'
 \echo
+WITH called AS MATERIALIZED (
+    SELECT l.id, c.call_id, c.call_status
+      FROM leads l,
+           kridtech_create_call(l.phone, jsonb_build_object('name', l.name, 'company', l.company)) c
+     WHERE l.name = 'Ada')
 UPDATE leads l
-   SET call_id = c.call_id
-  FROM kridtech_create_call('+442071234567', '{"name": "Ada", "company": "Engines Ltd"}') c
- WHERE l.phone = '+442071234567'
-RETURNING l.id, l.name, c.call_id, c.call_status;
+   SET call_id = called.call_id
+  FROM called
+ WHERE l.id = called.id
+RETURNING l.id, l.name, called.call_id, called.call_status;
+
+\echo
+\echo '    Every call that this database asks for stands in kridtech.call_requests:'
+\echo
+SELECT id, account_id, to_number, dynamic_variables, state, call_id
+  FROM kridtech.call_requests;
 
 \echo
 \echo '=== 3. A call in the browser: the token goes to the web page'
@@ -41,8 +52,9 @@ SELECT call_id, left(access_token, 12) || '...' AS access_token, account_id, sam
 \echo
 \echo '=== 4. A little later: the calls as the API tells them, beside the leads'
 \echo
+\set ECHO none
 SELECT pg_sleep(1) \g /dev/null
-
+\set ECHO queries
 SELECT l.name, l.company, c.call_status, c.duration, c.cost, c.created_at
   FROM kridtech_calls("limit" => 10) c
   JOIN leads l USING (call_id);

@@ -97,7 +97,8 @@ copy_sources()
 	mkdir -p "$1"
 	tar -C "$ROOT" --exclude=./.git --exclude='*.o' --exclude='*.d' --exclude='*.so' --exclude='*.bc' \
 		--exclude="./sql/kridtech--[0-9]*.[0-9]*.[0-9].sql" --exclude=./results --exclude=./tmp_check \
-		--exclude=./test/simulator/kridtech-simulator -cf - . |
+		--exclude='./test/*/build*' --exclude=./test/fuzz/found --exclude=./test/simulator/kridtech-simulator \
+		-cf - . |
 		tar -C "$1" --no-same-owner -xf -
 	chmod -R u+w,a+rX "$1"
 }

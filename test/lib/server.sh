@@ -33,14 +33,14 @@ cores()
 build_extension()
 {
 	copy_sources "$W/src"
-	logged "$W/build.log" make -C "$W/src" -j"$(cores)" PG_CONFIG="$PG_CONFIG" "$@" &&
-		logged "$W/install.log" make -C "$W/src" PG_CONFIG="$PG_CONFIG" "$@" install DESTDIR="$W/inst" &&
+	logged "$W/build.log" make -s -C "$W/src" -j"$(cores)" PG_CONFIG="$PG_CONFIG" "$@" &&
+		logged "$W/install.log" make -s -C "$W/src" PG_CONFIG="$PG_CONFIG" "$@" install DESTDIR="$W/inst" &&
 		chmod -R a+rX "$W/inst"
 }
 
 build_simulator()
 {
-	logged "$W/simulator.log" make -C "$W/src/test/simulator" -j"$(cores)"
+	logged "$W/simulator.log" make -s -C "$W/src/test/simulator" -j"$(cores)"
 }
 
 # The settings that make a server find the extension in $W/inst. From 18 on PostgreSQL has a path of its

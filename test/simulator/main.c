@@ -208,11 +208,7 @@ prepare_process(const Options *options)
 	if (!sim_loop_init() || signals.fd < 0 || !sim_loop_add(&signals, EPOLLIN))
 		fail("epoll or signalfd", strerror(errno));
 	if (options->die_with_parent)
-	{
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (getppid() == 1)
-			fail("the parent has gone", NULL);
-	}
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0)
 	{
 		files.rlim_cur = files.rlim_max;
@@ -249,14 +245,14 @@ say_ready(const char *ready_file)
 	sim_text_puts(&line, "{\"ready\":true,\"listeners\":");
 	sim_listener_dump(&line);
 	sim_text_putf(&line, ",\"pid\":%d}\n", (int) getpid());
-	fputs(line.data, stdout);
-	fflush(stdout);
 	if (ready_file != NULL)
 	{
 		file = fopen(ready_file, "we");
 		if (file == NULL || fputs(line.data, file) < 0 || fclose(file) != 0)
 			fail(ready_file, strerror(errno));
 	}
+	fputs(line.data, stdout);
+	fflush(stdout);
 	sim_text_free(&line);
 }
 

@@ -116,13 +116,13 @@ static Row rows[] = {
 	RAW(618, "a broken chunked body, call created",
 		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n{\"success\":true}\r\n0\r\n\r\n"),
 	RAW(619, "two different Content-Lengths, call created",
-		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 40\r\n\r\n{}"),
+		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 41\r\n\r\n{}"),
 	RAW(620, "an answer's beginning, then closed, call created", "HTTP/1.1 200 OK\r\nContent-Type: appl"),
 	FAULT(621, "500, although the call was created", .fault = SIM_FAULT_STATUS, .status = 500, .applied = true),
 	FAULT(622, "503, although the call was created", .fault = SIM_FAULT_STATUS, .status = 503, .applied = true),
 	RAW(623, "an HTTP/0.9 answer: a body only, call created", "{\"success\":true,\"callId\":\"call_nine\",\"callStatus\":\"registered\"}"),
 	RAW(624, "a 100 Continue nobody asked for, then the answer, call created",
-		"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 39\r\n"
+		"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 41\r\n"
 		"Connection: close\r\n\r\n{\"success\":true,\"callId\":\"call_after100\"}"),
 	FAULT(625, "100 MB of blanks declared by Content-Length, sent 0 bytes, then never more", .fault = SIM_FAULT_RAW,
 		  .applied = true, .when = SIM_MID_ANSWER,

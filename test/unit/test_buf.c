@@ -10,6 +10,18 @@ __asan_default_options(void)
 	return "allocator_may_return_null=1";
 }
 
+/* Stands in for libc's, to see that buf.c wipes: reading a freed block to look would be wrong. */
+void explicit_bzero(void *block, size_t len);
+
+static size_t wiped_bytes;
+
+void
+explicit_bzero(void *block, size_t len)
+{
+	memset(block, 0, len);
+	wiped_bytes += len;
+}
+
 static void
 a_new_buffer_has_allocated_nothing(void **state)
 {
@@ -183,6 +195,33 @@ a_freed_buffer_is_empty_and_may_be_freed_again_or_filled(void **state)
 	assert_buf_and_free("filled again", &buf, BYTES("short"));
 }
 
+static void
+every_block_is_wiped_whole_before_it_is_given_back(void **state)
+{
+	char bytes[1000] = "secret";
+	KtBuf buf;
+	size_t first;
+	size_t second;
+
+	(void) state;
+	wiped_bytes = 0;
+	kt_buf_init(&buf, 2000);
+	assert_true(kt_buf_append(&buf, bytes, 10));
+	first = buf.cap;
+	/* outgrown */
+	assert_true(kt_buf_append(&buf, bytes, sizeof(bytes)));
+	assert_int_equal(wiped_bytes, first);
+	second = buf.cap;
+	/* kept, then not kept, by a reset */
+	kt_buf_reset(&buf, second);
+	assert_int_equal(wiped_bytes, first);
+	kt_buf_reset(&buf, 0);
+	assert_int_equal(wiped_bytes, first + second);
+	assert_true(kt_buf_append(&buf, bytes, 10));
+	kt_buf_free(&buf);
+	assert_int_equal(wiped_bytes, first + second + first);
+}
+
 int
 main(void)
 {
@@ -197,6 +236,7 @@ main(void)
 		cmocka_unit_test(a_length_that_would_wrap_around_is_refused),
 		cmocka_unit_test(memory_that_cannot_be_had_is_a_sticky_failure),
 		cmocka_unit_test(reset_keeps_memory_up_to_the_given_size_only),
+		cmocka_unit_test(every_block_is_wiped_whole_before_it_is_given_back),
 		cmocka_unit_test(a_freed_buffer_is_empty_and_may_be_freed_again_or_filled),
 	};
 
