@@ -1,8 +1,8 @@
--- One backend's resident memory while it makes many calls: flat after the first thousands.
+-- One backend's memory of its own (shared buffers not counted) while it makes many calls: flat after the first thousands.
 -- Each batch is a transaction of its own, as an application's calls are.
 CREATE TEMP TABLE rss (calls integer, kb integer);
 CREATE FUNCTION pg_temp.rss_kb() RETURNS integer LANGUAGE sql AS
-	$$ SELECT (regexp_match(pg_read_file('/proc/self/status'), 'VmRSS:\s+(\d+)'))[1]::integer $$;
+	$$ SELECT (regexp_match(pg_read_file('/proc/self/status'), 'RssAnon:\s+(\d+)'))[1]::integer $$;
 CREATE PROCEDURE pg_temp.make_calls(n integer) LANGUAGE plpgsql AS $$
 BEGIN
 	FOR i IN 1..n LOOP

@@ -143,7 +143,6 @@ kt_api_build(const KtApiRequest *request, const char *key, KtHttpRequest *http)
 	http->request_timeout_ms = kt_request_timeout;
 	http->user_agent = USER_AGENT;
 	http->ca_file = kt_ca_file[0] != '\0' ? kt_ca_file : NULL;
-	http->accept_gzip = !kt_api_creates(request->endpoint);
 	(void) kt_url_judge(kt_base_url, &loopback_only);
 	http->loopback_only = loopback_only;
 }

@@ -55,7 +55,7 @@ make_room(KtBuf *buf, size_t need)
 	data = malloc(cap);
 	if (data == NULL)
 		return false;
-	if (buf->len > 0)
+	if (buf->data != NULL)
 		memcpy(data, buf->data, buf->len);
 	data[buf->len] = '\0';
 	drop_block(buf);

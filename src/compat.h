@@ -33,7 +33,11 @@
 #include "miscadmin.h"
 #include "utils/datetime.h"
 #include "utils/guc.h"
+#if PG_VERSION_NUM >= 140000
 #include "utils/wait_event.h"
+#else
+#include "pgstat.h"
+#endif
 
 /* 15 has it under its final name; before, every extension wrote it itself. */
 #if PG_VERSION_NUM < 150000

@@ -32,7 +32,7 @@ kt_convert_to_server(const char *utf8)
 	if (utf8 == NULL)
 		return NULL;
 	if (encoding == PG_UTF8 || encoding == PG_SQL_ASCII)
-		return pstrdup(utf8);
+		return unconstify(char *, utf8);
 	proc = FindDefaultConversionProc(PG_UTF8, encoding);
 	initStringInfo(&result);
 	for (; *utf8 != '\0'; utf8 += len)

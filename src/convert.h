@@ -7,7 +7,10 @@
 
 #include "utils/timestamp.h"
 
-/* Valid UTF-8 in the database's encoding, palloc'd; a character it lacks becomes '?'. NULL stays NULL. */
+/*
+ * Valid UTF-8 in the database's encoding: palloc'd, or the argument itself where nothing is to be done. A
+ * character the encoding lacks becomes '?'. NULL stays NULL.
+ */
 extern char *kt_convert_to_server(const char *utf8);
 
 /* Text of the database as UTF-8, palloc'd; 22021 when it is not valid there (SQL_ASCII). */

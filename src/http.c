@@ -354,7 +354,8 @@ set_fixed_options(KtHttpTransfer *t)
 #endif
 	SET(CURLOPT_MAXAGE_CONN, IDLE_CONNECTION_SECONDS);
 	SET(CURLOPT_CONNECTTIMEOUT_MS, NEVER_MS);
-	SET(CURLOPT_ACCEPT_ENCODING, "gzip");
+	SET(CURLOPT_ACCEPT_ENCODING,
+	    "gzip"); /* decoded when it comes; set_headers() keeps us from asking */
 	SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
 	SET(CURLOPT_OPENSOCKETDATA, (void *) t);
 	SET(CURLOPT_READFUNCTION, on_body_wanted);
@@ -458,11 +459,10 @@ add_header(KtHttpTransfer *t, const char *line)
 static bool
 set_headers(KtHttpTransfer *t, const KtHttpRequest *request)
 {
-	bool ok = add_header(t, "Accept:") && add_header(t, "Expect:");
+	bool ok =
+		add_header(t, "Accept:") && add_header(t, "Expect:") && add_header(t, "Accept-Encoding:");
 	size_t i;
 
-	if (!request->accept_gzip)
-		ok = ok && add_header(t, "Accept-Encoding:");
 	for (i = 0; ok && request->headers != NULL && request->headers[i] != NULL; i++)
 		ok = add_header(t, request->headers[i]);
 	return ok && curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers) == CURLE_OK;

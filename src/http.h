@@ -30,7 +30,6 @@ typedef struct KtHttpRequest
 	long request_timeout_ms; /* the whole transfer */
 	const char *user_agent;
 	const char *ca_file; /* extra CA bundle, or NULL */
-	bool accept_gzip;    /* offer gzip; an unoffered gzip answer is decoded anyway */
 	bool loopback_only;  /* refuse to connect to an address that is not loopback */
 	void *owner;         /* comes back in the answer */
 } KtHttpRequest;

@@ -60,7 +60,7 @@ kt_phone_mask(const char *number, char out[KT_PHONE_SIZE])
 
 	if (!kt_phone_normalize(number, strlen(number), out))
 	{
-		strcpy(out, "***");
+		memcpy(out, "***", sizeof("***"));
 		return;
 	}
 	len = strlen(out);

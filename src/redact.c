@@ -197,9 +197,9 @@ kt_redact(const char *in, size_t len, const char *secret, KtBuf *out)
 	size_t fits = start;
 	Reader reader = {.p = in, .end = in + len, .run_end = in, .hide_end = in};
 
-	reader.secret = secret;
-	reader.secret_len = secret != NULL ? strlen(secret) : 0;
-	reader.hit = find(in, reader.end, secret, reader.secret_len);
+	reader.secret = secret != NULL ? secret : "";
+	reader.secret_len = strlen(reader.secret);
+	reader.hit = find(in, reader.end, reader.secret, reader.secret_len);
 	while (reader.p < reader.end && !out->failed)
 	{
 		size_t piece_len;
@@ -215,7 +215,7 @@ kt_redact(const char *in, size_t len, const char *secret, KtBuf *out)
 			fits = out->len;
 	}
 	if (reader.secret_len > 0 && out->len > start &&
-	    memmem(out->data + start, out->len - start, secret, reader.secret_len) != NULL)
+	    memmem(out->data + start, out->len - start, reader.secret, reader.secret_len) != NULL)
 	{
 		out->len = start;
 		out->data[start] = '\0';

@@ -220,9 +220,3 @@ sim_listener_dump(SimText *out)
 	}
 	sim_text_puts(out, "]");
 }
-
-int
-sim_listener_count(void)
-{
-	return nlisteners;
-}

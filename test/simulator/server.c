@@ -263,7 +263,7 @@ take(SimRequest *request, const char *data, size_t *len)
 	enum MHD_Result result;
 
 	if (request->body.len == 0 && strike_early(request, SIM_MID_BODY, &result))
-		return MHD_NO;
+		return result;
 	if (request->body.len + *len > SIM_MAX_BODY)
 		request->too_large = true;
 	else
@@ -400,7 +400,7 @@ sim_server_timeout(void)
 
 	for (int i = 0; i < nservers; i++)
 	{
-		MHD_UNSIGNED_LONG_LONG ms;
+		unsigned long long ms;
 
 		if (MHD_get_timeout(servers[i].mhd, &ms) != MHD_YES)
 			continue;

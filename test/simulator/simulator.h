@@ -385,8 +385,6 @@ extern void sim_control_answer(SimRequest *request);
 
 /* server.c: MHD. listener.c: sockets, certificates, listeners that fail at TLS. */
 
-typedef struct SimListener SimListener;
-
 extern struct MHD_Daemon *sim_server_start(int fd, const char *cert, const char *key,
                                            const char *priorities);
 extern int64_t sim_server_timeout(void); /* milliseconds, -1: none */
@@ -396,6 +394,5 @@ extern void sim_server_stats(SimText *out);
 extern void sim_server_reset(void);
 extern const char *sim_listener_add(const char *spec); /* NULL, or what is wrong */
 extern void sim_listener_dump(SimText *out);
-extern int sim_listener_count(void);
 
 #endif /* SIMULATOR_H */
