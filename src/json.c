@@ -18,6 +18,8 @@
 
 #include "json.h"
 
+#include <limits.h>
+
 #include "compat.h"
 #include "mb/pg_wchar.h"
 
@@ -158,7 +160,11 @@ on_field_start(void *state, char *name, bool isnull)
 	{
 		reader->in_rows = rows != NULL && strcmp(rows->name, name) == 0;
 		if (reader->in_rows)
-			rows->nrows = 0; /* of two fields of one name the last */
+		{
+			/* of two fields of one name the last; whether this one is a list shows its value */
+			rows->nrows = 0;
+			rows->is_array_of_objects = false;
+		}
 		reader->target = find_target(reader->values, reader->names, reader->nnames, name);
 	}
 	else if (reader->depth == COLUMN_DEPTH && reader->in_rows && rows->nrows > 0)

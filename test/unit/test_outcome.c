@@ -258,7 +258,7 @@ check_invariant(const KtEvidence *evidence)
 		assert_true(evidence->transfer_failed && evidence->bytes_sent == 0);
 }
 
-/* 1,000 statuses x 2 endpoints x 256 shapes: one bit for each yes or no, two for each field. */
+/* 1,000 statuses x 512 shapes: one bit for each yes or no, two for each field. */
 static void
 nothing_was_applied_is_never_said_without_proof(void **state)
 {
