@@ -76,7 +76,7 @@ SET default_transaction_read_only = on;
 SELECT kridtech_create_call(NULL);
 SELECT state_of('SELECT kridtech_calls()');
 RESET default_transaction_read_only;
--- within a function that claims to be immutable, the transaction is what counts
+-- nor does a transaction that became read-only within the statement
 SELECT state_of('SELECT kridtech_create_call(''+14155550123'')') FROM (SELECT set_config('transaction_read_only', 'on', true)) x;
 
 -- in another role's hands without EXECUTE nothing is even looked at

@@ -39,11 +39,11 @@ DROP SCHEMA telephony;
 
 -- not trusted: who may create in the database may still not install it
 CREATE ROLE regress_kridtech_creator;
-SELECT format('GRANT CREATE ON DATABASE %I TO regress_kridtech_creator', current_database()) \gexec
+DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO regress_kridtech_creator', current_database()); END $$;
 SET ROLE regress_kridtech_creator;
 CREATE EXTENSION kridtech;
 RESET ROLE;
-SELECT format('REVOKE CREATE ON DATABASE %I FROM regress_kridtech_creator', current_database()) \gexec
+DO $$ BEGIN EXECUTE format('REVOKE CREATE ON DATABASE %I FROM regress_kridtech_creator', current_database()); END $$;
 DROP ROLE regress_kridtech_creator;
 
 CREATE EXTENSION kridtech;

@@ -129,7 +129,7 @@ RETURNS SETOF record
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 50
 AS 'MODULE_PATHNAME', 'kridtech_calls';
 COMMENT ON FUNCTION kridtech_calls(text, integer, text) IS
-	'The account''s newest calls as the API has them now (GET /api/calls): status completed, ongoing or failed; limit 1 to 100, 50 where it is NULL. duration is in seconds. A field the API leaves out or gives another type is NULL. Errors: 22023, 28000, 53400, 08001, 08006, 08P01';
+	'The newest calls of the account''s key as the API has them now (GET /api/calls): status completed, ongoing or failed; limit 1 to 100, 50 where it is NULL. duration is in seconds. A field the API leaves out or gives another type is NULL. Errors: 22023, 28000, 53400, 08001, 08006, 08P01';
 
 CREATE FUNCTION kridtech_calls_total(
 	status text DEFAULT NULL,

@@ -113,9 +113,12 @@ build_url(const KtApiRequest *request)
 	if (kt_url_build(kt_base_url, path_of(request->endpoint), params, lengthof(params), &buf))
 		url = pstrdup(buf.data);
 	kt_buf_free(&buf);
-	if (url == NULL)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		                errmsg("kridtech.base_url is not usable")));
+	if (url == NULL || !kt_settings_usable())
+		ereport(ERROR,
+		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		         errmsg("kridtech.base_url is not usable"),
+		         errhint("The value in the configuration was refused: the server's log says why. "
+		                 "Correct it and reload.")));
 	return url;
 }
 

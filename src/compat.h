@@ -36,6 +36,7 @@
 #if PG_VERSION_NUM >= 140000
 #include "utils/wait_event.h"
 #else
+#include "catalog/indexing.h" /* the catalogs' indexes have their OIDs there */
 #include "pgstat.h"
 #endif
 

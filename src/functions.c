@@ -132,11 +132,50 @@ return_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
 	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 }
 
+static void
+throw_taken_call_id(void)
+{
+	ereport(ERROR,
+	        (errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+	         errmsg("the Kridtech API answered with a callId that belongs to another request (%s)",
+	                kt_api_name(KT_ENDPOINT_CREATE_CALL)),
+	         errhint("Something may have been created: look for it with kridtech_calls() before "
+	                 "trying again.")));
+}
+
+/*
+ * Binds the call to its record. That the callId is taken shows at once, or, when a transaction beside this
+ * one commits it first, as a unique violation: to the caller it is the same.
+ */
+static void
+complete_record(int64 id, Datum call_id, Datum call_status, const KtClientAnswer *answer)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool taken = false;
+
+	PG_TRY();
+	{
+		taken =
+			!kt_queue_record_placed(id, call_id, call_status, answer->http_status, answer->flagged);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_UNIQUE_VIOLATION)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		taken = true;
+	}
+	PG_END_TRY();
+	if (taken)
+		throw_taken_call_id(); /* and nothing else: the transaction is broken */
+}
+
 /*
  * kridtech_create_call(to_number, dynamic_variables, account_id) returns (call_id, call_status)
  *
- * The record is made before anything is sent and completed after: between the answer and the record no
- * cancel is served, so that a call that rings is not forgotten for one.
+ * The record is made before anything is sent, so that one that cannot be made costs no call, and completed
+ * after. It is this transaction's: a rollback takes back the record, not the call.
  */
 Datum
 kridtech_create_call(PG_FUNCTION_ARGS)
@@ -158,18 +197,9 @@ kridtech_create_call(PG_FUNCTION_ARGS)
 	                           PG_ARGISNULL(1) ? (Datum) 0 : PG_GETARG_DATUM(1), !PG_ARGISNULL(1));
 
 	kt_client_perform(&request, &account, &answer);
-	HOLD_INTERRUPTS();
 	set_text(&values[0], &nulls[0], answer.fields.call_id);
 	set_text(&values[1], &nulls[1], answer.fields.call_status);
-	if (!kt_queue_record_placed(id, values[0], values[1], answer.http_status, answer.flagged))
-		ereport(ERROR,
-		        (errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-		         errmsg("the Kridtech API answered with a callId that belongs to another "
-		                "request (%s)",
-		                kt_api_name(request.endpoint)),
-		         errhint("Something may have been created: look for it with kridtech_calls() "
-		                 "before trying again.")));
-	RESUME_INTERRUPTS();
+	complete_record(id, values[0], values[1], &answer);
 	if (answer.flagged)
 		ereport(WARNING, (errmsg("the Kridtech API placed the call, but its answer does not say "
 		                         "\"success\": true")));

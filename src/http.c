@@ -584,15 +584,16 @@ withdraw(KtHttp *http, KtHttpTransfer *t)
 static const char *
 phase_words(KtHttpTransfer *t)
 {
+	/* in this order: on a re-used connection the times before the last of these are 0 */
+	if (info_long(t, CURLINFO_RESPONSE_CODE) != 0)
+		return "timed out while reading the answer";
+	if (info_long(t, CURLINFO_REQUEST_SIZE) != 0)
+		return "timed out while waiting for the answer";
 	if (info_off(t, CURLINFO_NAMELOOKUP_TIME_T) == 0)
 		return "timed out while resolving the host's name";
 	if (info_off(t, CURLINFO_CONNECT_TIME_T) == 0)
 		return "timed out while connecting";
-	if (info_off(t, CURLINFO_PRETRANSFER_TIME_T) == 0)
-		return "timed out in the TLS handshake";
-	if (info_long(t, CURLINFO_RESPONSE_CODE) == 0)
-		return "timed out while waiting for the answer";
-	return "timed out while reading the answer";
+	return "timed out in the TLS handshake";
 }
 
 static void

@@ -70,7 +70,6 @@ kt_queue_record_placed(int64 id, Datum call_id, Datum call_status, int http_stat
 	KtOwner owner;
 	bool recorded;
 
-	HOLD_INTERRUPTS();
 	kt_owner_begin(&owner);
 	values[0] = Int64GetDatum(id);
 	values[1] = call_id;
@@ -82,6 +81,5 @@ kt_queue_record_placed(int64 id, Datum call_id, Datum call_status, int http_stat
 		elog(ERROR, "could not update kridtech.call_requests");
 	recorded = SPI_processed == 1;
 	kt_owner_end(&owner);
-	RESUME_INTERRUPTS();
 	return recorded;
 }

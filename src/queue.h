@@ -13,8 +13,7 @@ extern int64 kt_queue_record_begin(const char *account_id, const char *to_number
                                    Datum dynamic_variables, bool has_variables);
 
 /*
- * The call was placed; call_status is a text or 0. False when call_id already belongs to another request. Does not react to a
- * cancel: a call that rings must not lose its record to one.
+ * The call was placed; call_status is a text or 0. False when call_id already belongs to another request.
  */
 extern bool kt_queue_record_placed(int64 id, Datum call_id, Datum call_status, int http_status,
                                    bool flagged);

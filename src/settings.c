@@ -42,6 +42,14 @@ fault_of_url(KtUrlFault fault)
 	return NULL;
 }
 
+/*
+ * A value that is refused while the settings are defined leaves the built-in default in force: the real
+ * API, where a test system's configuration may have meant another one. So the refusal is remembered, and
+ * nothing is sent until a good value comes. A value refused later leaves the one before it in force.
+ */
+static bool defining = false;
+static bool base_url_refused = false;
+
 static bool
 check_base_url(char **newval, void **extra, GucSource source)
 {
@@ -50,8 +58,23 @@ check_base_url(char **newval, void **extra, GucSource source)
 
 	if (fault == NULL)
 		return true;
+	if (defining)
+		base_url_refused = true;
 	GUC_check_errdetail("%s", fault);
 	return false;
+}
+
+static void
+assign_base_url(const char *newval, void *extra)
+{
+	if (!defining)
+		base_url_refused = false;
+}
+
+bool
+kt_settings_usable(void)
+{
+	return !base_url_refused;
 }
 
 static bool
@@ -70,9 +93,10 @@ check_account_id(char **newval, void **extra, GucSource source)
 
 static void
 define_text(const char *name, const char *what, const char *more, char **variable, const char *boot,
-            GucStringCheckHook check)
+            GucStringCheckHook check, GucStringAssignHook assign)
 {
-	DefineCustomStringVariable(name, what, more, variable, boot, PGC_SIGHUP, 0, check, NULL, NULL);
+	DefineCustomStringVariable(name, what, more, variable, boot, PGC_SIGHUP, 0, check, assign,
+	                           NULL);
 }
 
 static void
@@ -85,14 +109,15 @@ define_timeout(const char *name, const char *what, const char *more, int *variab
 void
 kt_settings_define(void)
 {
+	defining = true;
 	define_text("kridtech.base_url", "Where the Kridtech API is.",
 	            "https only, except to a loopback address.", &kt_base_url,
-	            "https://backend.kridtech.com", check_base_url);
+	            "https://backend.kridtech.com", check_base_url, assign_base_url);
 	define_text("kridtech.api_key_file", "The file that holds the API key.",
 	            "It must belong to the server's user and have permissions 0600 or 0400.",
-	            &kt_api_key_file, "", NULL);
+	            &kt_api_key_file, "", NULL, NULL);
 	define_text("kridtech.account_id", "The default account: its login ID at Kridtech.", NULL,
-	            &kt_account_id, "", check_account_id);
+	            &kt_account_id, "", check_account_id, NULL);
 	define_text("kridtech.ca_file",
 	            "A bundle of certificate authorities to trust besides the system's.", NULL,
 	            &kt_ca_file, "", NULL);
@@ -101,5 +126,6 @@ kt_settings_define(void)
 	               &kt_connect_timeout, 10 * 1000);
 	define_timeout("kridtech.request_timeout", "How long a request to the API may take in all.",
 	               NULL, &kt_request_timeout, 30 * 1000);
+	defining = false;
 	kt_reserve_guc_prefix("kridtech");
 }

@@ -16,4 +16,7 @@ extern int kt_request_timeout; /* milliseconds */
 
 extern void kt_settings_define(void);
 
+/* False while kridtech.base_url holds its default only because the configured value was refused. */
+extern bool kt_settings_usable(void);
+
 #endif /* KT_SETTINGS_H */

@@ -229,8 +229,8 @@ is_proof_that_nothing_was_applied(const KtEvidence *e)
 		return e->bytes_sent == 0;
 	if (is_refusal(e->status, &unused))
 		return true;
-	return e->status >= 200 && e->status <= 299 && e->is_object &&
-	       e->success == KT_SUCCESS_FALSE && e->call_id == KT_CALL_ID_ABSENT;
+	return e->status >= 200 && e->status <= 299 && e->is_object && e->success == KT_SUCCESS_FALSE &&
+	       e->call_id == KT_CALL_ID_ABSENT;
 }
 
 static void

@@ -32,6 +32,12 @@ CREATE FUNCTION test.session(statements text) RETURNS text LANGUAGE sql AS $$
                              current_setting('port'), session_user, current_database()))
 $$;
 
+-- The port of the simulator's nth listener: 0 plain, 1 TLS, 2 TLS that fails by an old version, 3 one that stalls, 4 one that is reset,
+-- 5 TLS with another host's certificate.
+CREATE FUNCTION test.port(n int) RETURNS text LANGUAGE sql AS $$
+    SELECT current_setting('test.simulator')::jsonb -> 'listeners' -> n ->> 'port'
+$$;
+
 -- Tells the simulator: POST /sim/<path>.
 CREATE FUNCTION test.simulator(path text, body jsonb DEFAULT '{}') RETURNS jsonb LANGUAGE sql AS $$
     SELECT nullif(test.shell(format('printf %%s %s | curl -sS --fail -m 10 -X POST --data-binary @- %s', test.quote_shell(body::text),
@@ -41,12 +47,6 @@ $$;
 -- Asks it: GET /sim/<path>.
 CREATE FUNCTION test.simulator_says(path text) RETURNS jsonb LANGUAGE sql AS $$
     SELECT test.shell(format('curl -sS --fail -m 10 %s', test.quote_shell('http://127.0.0.1:' || test.port(0) || '/sim/' || path)))::jsonb
-$$;
-
--- The port of its nth listener: 0 plain, 1 TLS, 2 TLS that fails by an old version, 3 one that stalls, 4 one that is reset,
--- 5 TLS with another host's certificate.
-CREATE FUNCTION test.port(n int) RETURNS text LANGUAGE sql AS $$
-    SELECT current_setting('test.simulator')::jsonb -> 'listeners' -> n ->> 'port'
 $$;
 
 -- The next request to this endpoint is answered by this scenario.
