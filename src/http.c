@@ -71,6 +71,7 @@ struct KtHttpTransfer
 
 	KtBuf answer;
 	size_t header_bytes;
+	bool header_whole; /* the blank line after the final answer's header came */
 	int64_t date;
 	bool too_large;
 
@@ -85,12 +86,13 @@ struct KtHttpTransfer
 	int64_t request_deadline;
 	void *owner;
 
+	bool ended; /* in the list of the ended, to be reaped */
 	int curl_code;
-	const char *timed_out; /* our own words when the deadline passed */
+	const char *own_words; /* ours, instead of libcurl's error */
 	char error[CURL_ERROR_SIZE];
 
 	KtHttpTransfer *prev; /* in the deadline list */
-	KtHttpTransfer *next; /* in the deadline list, the expired list or the free list */
+	KtHttpTransfer *next; /* in the deadline list, the list of the ended or the free list */
 };
 
 struct KtHttp
@@ -103,7 +105,8 @@ struct KtHttp
 	int parked;     /* in the multi handle, owned by nobody or already reported */
 	KtHttpTransfer *by_deadline_head;
 	KtHttpTransfer *by_deadline_tail;
-	KtHttpTransfer *expired; /* ended by us, to be reaped */
+	KtHttpTransfer *ended; /* to be reaped, in the order they ended */
+	KtHttpTransfer **ended_tail;
 	KtHttpTransfer *free;
 };
 
@@ -299,6 +302,16 @@ on_answer_body(char *bytes, size_t size, size_t nmemb, void *userp)
 	return 0;
 }
 
+/* Not a 1xx, which another answer follows. */
+static bool
+is_final_answer(KtHttpTransfer *t)
+{
+	long status = 0;
+
+	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	return status >= 200;
+}
+
 /* Called with one whole header line at a time, the status lines included, not NUL-terminated. */
 static size_t
 on_answer_header(char *line, size_t size, size_t nmemb, void *userp)
@@ -315,6 +328,8 @@ on_answer_header(char *line, size_t size, size_t nmemb, void *userp)
 	}
 	if (len >= 5 && memcmp(line, "HTTP/", 5) == 0)
 		t->date = -1; /* a new answer: what a 1xx said is void */
+	else if (line[0] == '\r' || line[0] == '\n')
+		t->header_whole = is_final_answer(t);
 	else if (len > 5 && len - 5 < sizeof(date) && strncasecmp(line, "Date:", 5) == 0)
 	{
 		memcpy(date, line + 5, len - 5);
@@ -483,6 +498,13 @@ set_body(KtHttpTransfer *t, const KtHttpRequest *request)
 	           CURLE_OK;
 }
 
+/* A POST without a byte of body needs no rewinding: only a new connection keeps libcurl from repeating it. */
+static long
+needs_fresh_connection(const KtHttpRequest *request)
+{
+	return request->body != NULL && request->body_len == 0;
+}
+
 static bool
 prepare(KtHttpTransfer *t, const KtHttpRequest *request)
 {
@@ -490,15 +512,16 @@ prepare(KtHttpTransfer *t, const KtHttpRequest *request)
 	kt_buf_init(&t->answer, request->max_answer);
 	t->body_len = t->body_taken = t->header_bytes = 0;
 	t->date = -1;
-	t->too_large = t->barred = false;
+	t->too_large = t->barred = t->header_whole = false;
 	t->loopback_only = request->loopback_only;
 	t->owner = request->owner;
 	t->curl_code = CURLE_OK;
-	t->timed_out = NULL;
+	t->own_words = NULL;
 	t->error[0] = '\0';
 	return curl_easy_setopt(t->easy, CURLOPT_URL, request->url) == CURLE_OK &&
 	       curl_easy_setopt(t->easy, CURLOPT_USERAGENT, request->user_agent) == CURLE_OK &&
-	       curl_easy_setopt(t->easy, CURLOPT_FRESH_CONNECT, 0L) == CURLE_OK &&
+	       curl_easy_setopt(t->easy, CURLOPT_FRESH_CONNECT, needs_fresh_connection(request)) ==
+	           CURLE_OK &&
 	       set_headers(t, request) && set_body(t, request);
 }
 
@@ -597,6 +620,66 @@ phase_words(KtHttpTransfer *t)
 }
 
 static void
+end(KtHttp *http, KtHttpTransfer *t, int curl_code)
+{
+	t->curl_code = curl_code;
+	t->ended = true;
+	t->next = NULL;
+	*http->ended_tail = t;
+	http->ended_tail = &t->next;
+}
+
+static void
+ended_remove(KtHttp *http, KtHttpTransfer *t)
+{
+	KtHttpTransfer **link = &http->ended;
+
+	while (*link != t)
+		link = &(*link)->next;
+	*link = t->next;
+	if (http->ended_tail == &t->next)
+		http->ended_tail = link;
+	t->next = NULL;
+	t->ended = false;
+}
+
+/*
+ * Takes over what libcurl has done with. libcurl (7.88) takes a connection that closes in the middle of
+ * the header for the end of an answer; such an answer did not arrive whole.
+ */
+static void
+collect(KtHttp *http)
+{
+	CURLMsg *message;
+	int left;
+
+	while ((message = curl_multi_info_read(http->multi, &left)) != NULL)
+	{
+		CURLcode result = message->data.result;
+		KtHttpTransfer *t;
+
+		if (message->msg != CURLMSG_DONE)
+			continue;
+		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **) &t);
+		curl_multi_remove_handle(http->multi, t->easy); /* message is void from here on */
+		t->in_multi = false;
+		if (t->barred)
+		{
+			http->parked--;
+			transfer_recycle(http, t);
+			continue;
+		}
+		deadline_remove(http, t);
+		if (result == CURLE_OK && !t->header_whole)
+		{
+			t->own_words = "the answer broke off in its header";
+			result = CURLE_PARTIAL_FILE;
+		}
+		end(http, t, (int) result);
+	}
+}
+
+static void
 expire(KtHttp *http, int64_t now)
 {
 	KtHttpTransfer *t;
@@ -610,11 +693,9 @@ expire(KtHttp *http, int64_t now)
 			deadline_insert(http, t, t->request_deadline);
 			continue;
 		}
-		t->timed_out = phase_words(t);
-		t->curl_code = CURLE_OPERATION_TIMEDOUT;
+		t->own_words = phase_words(t);
 		withdraw(http, t);
-		t->next = http->expired;
-		http->expired = t;
+		end(http, t, CURLE_OPERATION_TIMEDOUT);
 	}
 }
 
@@ -646,6 +727,7 @@ kt_http_step(KtHttp *http)
 		http->timer = -1;
 		curl_multi_socket_action(http->multi, CURL_SOCKET_TIMEOUT, 0, &running);
 	}
+	collect(http); /* first: an answer that came before we noticed that its time is up counts */
 	expire(http, kt_http_now());
 	restore_signals(&saved);
 }
@@ -658,7 +740,7 @@ fill_answer(KtHttpTransfer *t, KtHttpAnswer *answer)
 	memset(answer, 0, sizeof(*answer));
 	answer->owner = t->owner;
 	answer->curl_code = t->curl_code;
-	answer->error = t->timed_out != NULL  ? t->timed_out
+	answer->error = t->own_words != NULL  ? t->own_words
 	                : t->error[0] != '\0' ? t->error
 	                                      : curl_easy_strerror((CURLcode) t->curl_code);
 	answer->bytes_sent = info_long(t, CURLINFO_REQUEST_SIZE);
@@ -675,38 +757,13 @@ fill_answer(KtHttpTransfer *t, KtHttpAnswer *answer)
 KtHttpTransfer *
 kt_http_reap(KtHttp *http, KtHttpAnswer *answer)
 {
-	KtHttpTransfer *t = http->expired;
-	CURLMsg *message;
-	int left;
+	KtHttpTransfer *t = http->ended;
 
-	if (t != NULL)
-	{
-		http->expired = t->next;
-		t->next = NULL;
-		fill_answer(t, answer);
-		return t;
-	}
-	while ((message = curl_multi_info_read(http->multi, &left)) != NULL)
-	{
-		CURLcode result = message->data.result;
-
-		if (message->msg != CURLMSG_DONE)
-			continue;
-		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **) &t);
-		curl_multi_remove_handle(http->multi, t->easy); /* message is void from here on */
-		t->in_multi = false;
-		if (t->barred)
-		{
-			http->parked--;
-			transfer_recycle(http, t);
-			continue;
-		}
-		deadline_remove(http, t);
-		t->curl_code = (int) result;
-		fill_answer(t, answer);
-		return t;
-	}
-	return NULL;
+	if (t == NULL)
+		return NULL;
+	ended_remove(http, t);
+	fill_answer(t, answer);
+	return t;
 }
 
 void
@@ -717,27 +774,14 @@ kt_http_release(KtHttp *http, KtHttpTransfer *t)
 	transfer_recycle(http, t);
 }
 
-/* An expired transfer that was not reaped yet must not stay in that list. */
-static void
-expired_remove(KtHttp *http, KtHttpTransfer *t)
-{
-	KtHttpTransfer **link = &http->expired;
-
-	while (*link != NULL && *link != t)
-		link = &(*link)->next;
-	if (*link == t)
-		*link = t->next;
-	t->next = NULL;
-}
-
 int64_t
 kt_http_abort(KtHttp *http, KtHttpTransfer *t)
 {
 	int64_t sent = info_long(t, CURLINFO_REQUEST_SIZE);
 	sigset_t saved;
 
-	if (t->timed_out != NULL)
-		expired_remove(http, t);
+	if (t->ended)
+		ended_remove(http, t);
 	else if (t->in_multi)
 	{
 		block_signals(&saved);
@@ -761,6 +805,7 @@ kt_http_create(int max_connections)
 	if (http == NULL)
 		return NULL;
 	http->timer = -1;
+	http->ended_tail = &http->ended;
 	http->epfd = epoll_create1(EPOLL_CLOEXEC);
 	http->multi = curl_multi_init();
 	if (http->epfd < 0 || http->multi == NULL ||

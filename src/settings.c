@@ -120,7 +120,7 @@ kt_settings_define(void)
 	            &kt_account_id, "", check_account_id, NULL);
 	define_text("kridtech.ca_file",
 	            "A bundle of certificate authorities to trust besides the system's.", NULL,
-	            &kt_ca_file, "", NULL);
+	            &kt_ca_file, "", NULL, NULL);
 	define_timeout("kridtech.connect_timeout", "How long a connection to the API may take to open.",
 	               "From the look-up of the name to the end of the TLS handshake.",
 	               &kt_connect_timeout, 10 * 1000);
