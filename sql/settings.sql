@@ -1,6 +1,6 @@
 -- The settings: their defaults, who may set them, what is refused. Nothing here changes the server.
 \set SHOW_CONTEXT never
-SET client_min_messages = warning;
+SET client_min_messages = error;
 \set VERBOSITY sqlstate
 -- A placeholder that was set before the library is loaded does not survive as a setting. Where the library is
 -- preloaded there is no placeholder: SET is refused.
@@ -29,6 +29,7 @@ LOAD 'kridtech';
 SELECT current_setting('kridtech.base_url') LIKE '%attacker%' OR current_setting('kridtech.api_key_file') LIKE '%attacker%' AS hijacked;
 -- taken back by a session that, too, has not loaded it: what it knows cannot be reset either
 \c -
+SET client_min_messages = error;
 DO $$
 BEGIN
     EXECUTE format('ALTER DATABASE %I RESET kridtech.base_url', current_database());

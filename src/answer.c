@@ -33,14 +33,16 @@ success_of(const KtJsonValue *value)
 	return strcmp(value->text, "true") == 0 ? KT_SUCCESS_TRUE : KT_SUCCESS_FALSE;
 }
 
-/* Printable: no control character, C0 or C1. The text is valid UTF-8. */
+/* Printable: no control character, C0 or C1, and nothing that had to be repaired (U+FFFD): it would match
+ * no other mention of the call. The text is valid UTF-8. */
 static bool
 is_printable(const char *text)
 {
 	const unsigned char *c;
 
 	for (c = (const unsigned char *) text; *c != '\0'; c++)
-		if (*c < 0x20 || *c == 0x7f || (c[0] == 0xc2 && c[1] < 0xa0))
+		if (*c < 0x20 || *c == 0x7f || (c[0] == 0xc2 && c[1] < 0xa0) ||
+		    (c[0] == 0xef && c[1] == 0xbf && c[2] == 0xbd))
 			return false;
 	return true;
 }

@@ -81,6 +81,7 @@ struct KtHttpTransfer
 		added;   /* http->turns when it was added: in that turn libcurl has not looked at it yet */
 	bool barred; /* must send nothing any more */
 	bool loopback_only;
+	int last_socket; /* the last one opened for it; libcurl may have closed it since */
 	bool connecting; /* deadline is the connect deadline, request_deadline comes after it */
 	int64_t deadline;
 	int64_t request_deadline;
@@ -272,7 +273,8 @@ on_open_socket(void *userp, curlsocktype purpose, struct curl_sockaddr *address)
 		return CURL_SOCKET_BAD;
 	if (t->loopback_only && !is_loopback(&address->addr))
 		return CURL_SOCKET_BAD;
-	return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+	t->last_socket = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+	return t->last_socket;
 }
 
 static size_t
@@ -514,6 +516,7 @@ prepare(KtHttpTransfer *t, const KtHttpRequest *request)
 	t->date = -1;
 	t->too_large = t->barred = t->header_whole = false;
 	t->loopback_only = request->loopback_only;
+	t->last_socket = -1;
 	t->owner = request->owner;
 	t->curl_code = CURLE_OK;
 	t->own_words = NULL;
@@ -603,6 +606,19 @@ withdraw(KtHttp *http, KtHttpTransfer *t)
 	http->parked++;
 }
 
+/*
+ * CURLINFO_CONNECT_TIME_T tells the end of TCP's handshake only once TLS's has ended too (7.88). A number
+ * that is not the socket's any more can but make the words less exact.
+ */
+static bool
+has_peer(const KtHttpTransfer *t)
+{
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof(peer);
+
+	return t->last_socket >= 0 && getpeername(t->last_socket, (struct sockaddr *) &peer, &len) == 0;
+}
+
 /* Where a transfer stood when its deadline passed, for the message. */
 static const char *
 phase_words(KtHttpTransfer *t)
@@ -614,7 +630,7 @@ phase_words(KtHttpTransfer *t)
 		return "timed out while waiting for the answer";
 	if (info_off(t, CURLINFO_NAMELOOKUP_TIME_T) == 0)
 		return "timed out while resolving the host's name";
-	if (info_off(t, CURLINFO_CONNECT_TIME_T) == 0)
+	if (info_off(t, CURLINFO_CONNECT_TIME_T) == 0 && !has_peer(t))
 		return "timed out while connecting";
 	return "timed out in the TLS handshake";
 }

@@ -1,6 +1,6 @@
 -- What each answer of the API becomes: contract section 3 and faults.md section 1, endpoint by endpoint.
 \ir lib/begin.sql
-SELECT plan(159);
+SELECT plan(161);
 
 -- HTTP statuses. create-call and create-web-call: what proves nothing leaves it unknown; a read is never unknown
 SELECT is(test.state_with(request, jsonb_build_object('fault', 'status', 'status', status)), CASE WHEN request LIKE 'create%' THEN creation ELSE reading END,
@@ -29,6 +29,10 @@ SELECT is(test.state_of(format('SELECT kridtech_create_call(%L)', '+1555010' || 
     ('0222', '00000', 'a callId for the first time'), ('0222', '08007', 'a callId that is bound already'), ('0223', '08007', 'JSON nested 100,000 deep'),
     ('0226', '00000', 'a byte order mark before the JSON'),
     ('0227', '08007', 'success false and a callId'), ('0228', '08007', 'garbage after the JSON'), ('0229', '08007', 'callId null')) AS m(number, state, what);
+
+-- what the repair of the answer's bytes hides: the callId that is recorded is not the one that was sent
+SELECT is(test.state_of(format('SELECT kridtech_create_call(%L)', '+1555010' || number)), '08007', 'create-call answered with ' || what || ' ends with 08007')
+  FROM (VALUES ('0224', 'a callId that is not UTF-8'), ('0225', 'a callId with NUL')) AS m(number, what);
 
 -- and what no number stands for
 SET client_min_messages = error;
