@@ -44,11 +44,13 @@ fault_of_url(KtUrlFault fault)
 
 /*
  * A value that is refused while the settings are defined leaves the built-in default in force: the real
- * API, where a test system's configuration may have meant another one. So the refusal is remembered, and
- * nothing is sent until a good value comes. A value refused later leaves the one before it in force.
+ * API, where a test system's configuration may have meant another one. It may be refused for what it is, or
+ * because it came by ALTER DATABASE or ALTER ROLE before the library was loaded; that one has displaced
+ * postgresql.conf's by then. So it is remembered that there was a value, and nothing is sent until one is
+ * taken. A value refused later leaves the one before it in force.
  */
-static bool defining = false;
-static bool base_url_refused = false;
+static bool base_url_configured = false;
+static int base_url_values = 0; /* taken so far; the first is the built-in default */
 
 static bool
 check_base_url(char **newval, void **extra, GucSource source)
@@ -58,8 +60,6 @@ check_base_url(char **newval, void **extra, GucSource source)
 
 	if (fault == NULL)
 		return true;
-	if (defining)
-		base_url_refused = true;
 	GUC_check_errdetail("%s", fault);
 	return false;
 }
@@ -67,14 +67,13 @@ check_base_url(char **newval, void **extra, GucSource source)
 static void
 assign_base_url(const char *newval, void *extra)
 {
-	if (!defining)
-		base_url_refused = false;
+	base_url_values++;
 }
 
 bool
 kt_settings_usable(void)
 {
-	return !base_url_refused;
+	return !base_url_configured || base_url_values > 1;
 }
 
 static bool
@@ -109,7 +108,7 @@ define_timeout(const char *name, const char *what, const char *more, int *variab
 void
 kt_settings_define(void)
 {
-	defining = true;
+	base_url_configured = GetConfigOption("kridtech.base_url", true, false) != NULL;
 	define_text("kridtech.base_url", "Where the Kridtech API is.",
 	            "https only, except to a loopback address.", &kt_base_url,
 	            "https://backend.kridtech.com", check_base_url, assign_base_url);
@@ -126,6 +125,5 @@ kt_settings_define(void)
 	               &kt_connect_timeout, 10 * 1000);
 	define_timeout("kridtech.request_timeout", "How long a request to the API may take in all.",
 	               NULL, &kt_request_timeout, 30 * 1000);
-	defining = false;
 	kt_reserve_guc_prefix("kridtech");
 }

@@ -1102,14 +1102,12 @@ an_answer_is_given_with_status_body_date_and_time(void **state)
 static void
 a_date_that_is_none_reads_as_absent(void **state)
 {
-	static const char *const dates[] = {
-		"",
-		"Date:\r\n",
-		"Date: yesterday\r\n",
-		"Date: 0\r\n",
-		"Date: Wed, 99 Xxx 2026 99:99:99 GMT\r\n",
-		"Date: 99999999999999999999999999999999999999999999999999999"
-		"9999999999999999999\r\n"};
+	static const char *const dates[] = {"",
+	                                    "Date:\r\n",
+	                                    "Date: yesterday\r\n",
+	                                    "Date: 0\r\n",
+	                                    "Date: Wed, 99 Xxx 2026 99:99:99 GMT\r\n",
+	                                    "Date: 9999999999999999999999999999999999999\r\n"};
 	size_t i;
 
 	(void) state;

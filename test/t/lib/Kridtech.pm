@@ -9,12 +9,15 @@ use warnings;
 
 use Exporter 'import';
 use File::Temp ();
+use HTTP::Tiny ();
 use IPC::Run   ();
 use JSON::PP   ();
+use Socket;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(kt_cluster kt_create_extension kt_simulator kt_key_file kt_wait kt_background);
+our @EXPORT = qw(kt_cluster kt_create_extension kt_simulator kt_key_file kt_wait kt_background
+  kt_api_settings kt_configure kt_sockets kt_blackhole kt_in_api_wait kt_run);
 
 # PostgreSQL 15 renamed the modules; later minor releases of 13 and 14 have both names.
 my $cluster_class;
@@ -75,6 +78,88 @@ sub kt_key_file
 	close $file or die "$path: $!";
 	chmod $mode // 0600, $path or die "$path: $!";
 	return $path;
+}
+
+# Lines of postgresql.conf that lead to a simulator (or a URL) with a key.
+sub kt_api_settings
+{
+	my ($api, $key) = @_;
+	my $url  = ref $api ? $api->url : $api;
+	my $file = kt_key_file($key // 'sim-key');
+	return "kridtech.base_url = '$url'\nkridtech.api_key_file = '$file'\nkridtech.account_id = 'acme'\n";
+}
+
+# Adds lines to postgresql.conf, reloads, and returns when new sessions and the given ones have read them.
+my $generation = 0;
+
+sub kt_configure
+{
+	my ($node, $conf, @sessions) = @_;
+	my $show = "SELECT current_setting('kt_test.generation', true)";
+	$generation++;
+	$node->append_conf('postgresql.conf', "$conf\nkt_test.generation = $generation");
+	$node->reload;
+	for my $read (sub { $node->safe_psql('postgres', $show) }, map { my $s = $_; sub { $s->query($show) } } @sessions)
+	{
+		kt_wait(sub { $read->() eq $generation }) or die "the configuration is not read: $conf";
+	}
+	return;
+}
+
+# The TCP sockets of a process (of our own user), as a list of { port, state }: the peer's port, and the
+# state as in /proc/net/tcp.
+sub kt_sockets
+{
+	my ($pid) = @_;
+	my %mine;
+	for my $fd (glob "/proc/$pid/fd/*")
+	{
+		$mine{$1} = 1 if (readlink($fd) // '') =~ /^socket:\[(\d+)\]/;
+	}
+	open my $tcp, '<', '/proc/net/tcp' or die "/proc/net/tcp: $!";
+	my %state = ('01' => 'established', '02' => 'syn_sent');
+	my @found;
+	while (<$tcp>)
+	{
+		my @field = split;
+		next if $field[0] eq 'sl' || !$mine{ $field[9] };
+		push @found, { port => hex((split /:/, $field[2])[1]), state => $state{ $field[3] } // $field[3] };
+	}
+	return @found;
+}
+
+# A port that drops every SYN: its queue is full. Lives as long as the object.
+sub kt_blackhole
+{
+	my ($port, @sockets);
+	socket my $listener, PF_INET, SOCK_STREAM, 0 or die "socket: $!";
+	bind $listener, pack_sockaddr_in(0, INADDR_LOOPBACK) or die "bind: $!";
+	listen $listener, 0 or die "listen: $!";
+	($port) = unpack_sockaddr_in(getsockname $listener);
+	for (1 .. 4)
+	{
+		require IO::Socket::INET;
+		push @sockets,
+		  IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Proto => 'tcp', Blocking => 0);
+	}
+	return { port => $port, sockets => [ $listener, @sockets ] };
+}
+
+# Whether a backend waits in the extension's own wait.
+sub kt_in_api_wait
+{
+	my ($node, $pid) = @_;
+	return $node->safe_psql('postgres',
+		"SELECT state = 'active' AND wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = $pid") eq 't';
+}
+
+# Runs a program, silently unless it fails; its output is returned.
+sub kt_run
+{
+	my (@command) = @_;
+	my ($out, $err) = ('', '');
+	IPC::Run::run(\@command, '<', \undef, '>', \$out, '2>', \$err) or die "@command: $err$out";
+	return $out;
 }
 
 # Waits until a piece of code returns true; false after so many seconds (10).
@@ -139,6 +224,48 @@ sub new
 	}
 	$self->{ready} = JSON::PP::decode_json($line);
 	return $self;
+}
+
+# The port of its nth listener (from 0), and the base URL there.
+sub port
+{
+	my ($self, $n) = @_;
+	return $self->{ready}{listeners}[ $n // 0 ]{port};
+}
+
+sub url
+{
+	my ($self, $n) = @_;
+	my $scheme = $self->{ready}{listeners}[ $n // 0 ]{tls} ? 'https' : 'http';
+	return "$scheme://127.0.0.1:" . $self->port($n);
+}
+
+# Its control endpoint, by the plain listener: GET, or POST where there is a body. The JSON answer.
+sub control
+{
+	my ($self, $path, $body) = @_;
+	my ($plain) = grep { !$_->{tls} && !$_->{fault} } @{ $self->{ready}{listeners} };
+	my $url     = "http://127.0.0.1:$plain->{port}/sim/$path";
+	my $http    = HTTP::Tiny->new(proxy => undef, http_proxy => undef, https_proxy => undef, timeout => 10);
+	my $answer =
+	  defined $body ? $http->post($url, { content => JSON::PP::encode_json($body) }) : $http->get($url);
+	$answer->{success} or die "simulator, $path: $answer->{status} $answer->{content}";
+	return JSON::PP->new->allow_nonref->decode($answer->{content});
+}
+
+# The create-calls that arrived for a number: their ledger lines, or how many came whole.
+sub ledger
+{
+	my ($self, $number) = @_;
+	$number =~ s/\+/%2B/;
+	return @{ $self->control("ledger?toNumber=$number") };
+}
+
+sub k
+{
+	my ($self, $number) = @_;
+	$number =~ s/\+/%2B/;
+	return $self->control("k?toNumber=$number")->{k};
 }
 
 # A line of its output within some seconds, or undef.
@@ -253,6 +380,22 @@ sub take
 	$self->{out} = '';
 	chomp $out;
 	return $out;
+}
+
+# The SQLSTATE a statement (or what was sent before, without one) ends with, 00000 where it succeeds.
+sub state
+{
+	my ($self, $sql) = @_;
+	$self->send($sql) if defined $sql;
+	$self->{answer} = $self->take;
+	return $self->errors =~ /^(?:psql:\S+ )?(?:ERROR|FATAL):\s+(\w{5}):/m ? $1 : '00000';
+}
+
+# What the statement of the last ->state returned.
+sub answer
+{
+	my ($self) = @_;
+	return $self->{answer};
 }
 
 # Whether the query that was sent is still running.
