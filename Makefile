@@ -61,6 +61,10 @@ check-fuzz:
 check-simulator check-regress check-pgtap check-tap check-isolation:
 	test/run $(@:check-%=%)
 
+# CYCLES=n random kills under load (50), SEED=n picks which.
+check-kill:
+	CYCLES=$(or $(CYCLES),50) SEED=$(SEED) test/run tap kill
+
 check-all:
 	test/run
 
@@ -86,4 +90,4 @@ print-regress:
 	@echo $(REGRESS)
 
 .PHONY: print-regress check-unit check-fuzz check-simulator check-regress check-pgtap check-tap check-isolation \
-	check-all check-style check-versions bench demo dist
+	check-kill check-all check-style check-versions bench demo dist

@@ -31,9 +31,11 @@ COMMENT ON COLUMN kridtech.accounts.api_key_file IS
 CREATE SEQUENCE kridtech.call_requests_id_seq AS bigint;
 
 CREATE TABLE kridtech.call_requests (
-	id                bigint PRIMARY KEY DEFAULT nextval('kridtech.call_requests_id_seq'),
+	id                bigint PRIMARY KEY DEFAULT pg_catalog.nextval('kridtech.call_requests_id_seq'::pg_catalog.regclass),
 	account_id        text CHECK (account_id <> ''),
-	to_number         text NOT NULL CHECK (to_number ~ '^\+[1-9][0-9]{6,14}$'),
+	-- The length apart from the pattern: a bounded repetition in it would cost four times as much.
+	to_number         text NOT NULL
+		CHECK (octet_length(to_number) BETWEEN 8 AND 16 AND to_number ~ '^\+[1-9][0-9]*$'),
 	dynamic_variables jsonb CHECK (jsonb_typeof(dynamic_variables) = 'object'),
 	reference         text,
 	unique_key        text,
@@ -44,17 +46,42 @@ CREATE TABLE kridtech.call_requests (
 		CHECK (state IN ('queued', 'placing', 'placed', 'failed', 'unknown', 'cancelled', 'expired')),
 	attempts          integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
 	next_attempt_at   timestamptz,
-	call_id           text UNIQUE,
+	call_id           text,
 	call_status       text,
 	http_status       integer,
 	error             text,
 	created_by        name NOT NULL DEFAULT current_user,
-	created_at        timestamptz NOT NULL DEFAULT now(),
+	created_at        timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	finished_at       timestamptz,
 	CHECK (not_after > not_before)
 );
 ALTER SEQUENCE kridtech.call_requests_id_seq OWNED BY kridtech.call_requests.id;
 
+-- Every index is partial where it can be: a request is updated twice in its life, and each index that
+-- does not hold it saves two insertions.
+CREATE UNIQUE INDEX call_requests_call_id_key ON kridtech.call_requests (call_id)
+	WHERE call_id IS NOT NULL;
+CREATE UNIQUE INDEX call_requests_unique_key_key ON kridtech.call_requests (unique_key)
+	WHERE unique_key IS NOT NULL AND state NOT IN ('cancelled', 'failed', 'expired');
+-- What can be placed now, in the order in which it is; and what waits for its time.
+CREATE INDEX call_requests_ready_idx ON kridtech.call_requests (priority DESC, id)
+	WHERE state = 'queued' AND next_attempt_at IS NULL;
+CREATE INDEX call_requests_waiting_idx ON kridtech.call_requests (next_attempt_at)
+	WHERE state = 'queued' AND next_attempt_at IS NOT NULL;
+CREATE INDEX call_requests_expiring_idx ON kridtech.call_requests (not_after)
+	WHERE state = 'queued' AND not_after IS NOT NULL;
+CREATE INDEX call_requests_placing_idx ON kridtech.call_requests (id) WHERE state = 'placing';
+CREATE INDEX call_requests_unknown_idx ON kridtech.call_requests (finished_at) WHERE state = 'unknown';
+-- There is none on reference: it would cost every queued row. The README has the one to create for joins.
+
+COMMENT ON INDEX kridtech.call_requests_pkey IS 'The request''s number';
+COMMENT ON INDEX kridtech.call_requests_call_id_key IS 'A call belongs to one request';
+COMMENT ON INDEX kridtech.call_requests_unique_key_key IS 'At most one live request holds a unique_key';
+COMMENT ON INDEX kridtech.call_requests_ready_idx IS 'What can be placed now, in its order';
+COMMENT ON INDEX kridtech.call_requests_waiting_idx IS 'What waits for its time';
+COMMENT ON INDEX kridtech.call_requests_expiring_idx IS 'What expires while it is queued';
+COMMENT ON INDEX kridtech.call_requests_placing_idx IS 'What is on the network now';
+COMMENT ON INDEX kridtech.call_requests_unknown_idx IS 'What a human or the reconciliation has to resolve';
 COMMENT ON SEQUENCE kridtech.call_requests_id_seq IS 'Numbers kridtech.call_requests';
 COMMENT ON TABLE kridtech.call_requests IS
 	'One row per phone call that was asked for, and what became of it';
@@ -79,9 +106,121 @@ COMMENT ON COLUMN kridtech.call_requests.created_by IS 'The role that asked for 
 COMMENT ON COLUMN kridtech.call_requests.created_at IS 'Start of the transaction that asked for it';
 COMMENT ON COLUMN kridtech.call_requests.finished_at IS 'When it came to a final state';
 
+-- ---------------------------------------------------------------------------------------------------
+-- Attempts: the evidence
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE SEQUENCE kridtech.call_attempts_id_seq AS bigint;
+
+-- fillfactor: a row is written when the attempt begins and completed once, on the same page.
+CREATE TABLE kridtech.call_attempts (
+	id           bigint PRIMARY KEY DEFAULT pg_catalog.nextval('kridtech.call_attempts_id_seq'::pg_catalog.regclass),
+	request_id   bigint NOT NULL,
+	epoch        bigint NOT NULL,
+	ref          text,
+	live         boolean NOT NULL DEFAULT true,
+	started_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	finished_at  timestamptz,
+	outcome      text,
+	curl_code    integer,
+	bytes_sent   bigint,
+	http_status  integer,
+	call_id      text,
+	answer_head  text,
+	detail       text
+) WITH (fillfactor = 70);
+ALTER SEQUENCE kridtech.call_attempts_id_seq OWNED BY kridtech.call_attempts.id;
+
+-- The structural guard of "at most one ring": a second attempt while another one may have been applied
+-- violates this index, whatever a bug above it does.
+CREATE UNIQUE INDEX call_attempts_live_key ON kridtech.call_attempts (request_id) WHERE live;
+CREATE INDEX call_attempts_harmless_idx ON kridtech.call_attempts (request_id) WHERE NOT live;
+
+COMMENT ON SEQUENCE kridtech.call_attempts_id_seq IS 'Numbers kridtech.call_attempts';
+COMMENT ON TABLE kridtech.call_attempts IS
+	'Every time the dialer handed a request to the network, with the evidence of how it ended. Rows are added and completed, never changed otherwise but by kridtech_resolve_call()';
+COMMENT ON INDEX kridtech.call_attempts_pkey IS 'The attempt''s number';
+COMMENT ON INDEX kridtech.call_attempts_live_key IS
+	'At most one attempt of a request may have been applied: a double dial is a constraint violation';
+COMMENT ON INDEX kridtech.call_attempts_harmless_idx IS 'A request''s attempts that proved to have applied nothing';
+COMMENT ON COLUMN kridtech.call_attempts.id IS 'The attempt''s number';
+COMMENT ON COLUMN kridtech.call_attempts.request_id IS 'The request: kridtech.call_requests.id';
+COMMENT ON COLUMN kridtech.call_attempts.epoch IS 'The dialer''s run that made it';
+COMMENT ON COLUMN kridtech.call_attempts.ref IS 'The random kridtech_ref that was sent along, or NULL';
+COMMENT ON COLUMN kridtech.call_attempts.live IS
+	'It may have been applied. False only on proof, or by a human''s decision';
+COMMENT ON COLUMN kridtech.call_attempts.started_at IS 'When it was claimed, just before it was sent';
+COMMENT ON COLUMN kridtech.call_attempts.finished_at IS 'When its end was recorded; NULL while it is open';
+COMMENT ON COLUMN kridtech.call_attempts.outcome IS 'What its end means: see doc/operating.md';
+COMMENT ON COLUMN kridtech.call_attempts.curl_code IS 'libcurl''s result (CURLcode); 0: an answer arrived whole';
+COMMENT ON COLUMN kridtech.call_attempts.bytes_sent IS 'Bytes of the request known to have left, its head at least; 0 proves that nothing was applied';
+COMMENT ON COLUMN kridtech.call_attempts.http_status IS 'The answer''s HTTP status';
+COMMENT ON COLUMN kridtech.call_attempts.call_id IS 'The callId the answer held';
+COMMENT ON COLUMN kridtech.call_attempts.answer_head IS 'The answer''s beginning, without secrets and full numbers';
+COMMENT ON COLUMN kridtech.call_attempts.detail IS 'What else is known: libcurl''s words, a human''s decision with who and when';
+
+-- ---------------------------------------------------------------------------------------------------
+-- The dialer's own state
+-- ---------------------------------------------------------------------------------------------------
+
+-- A restored dump brings the rows of its origin along beside the new database's own: a foreign row is
+-- what keeps a copy from dialling. The epoch counts the dialer's runs.
+CREATE TABLE kridtech.identity (
+	system_identifier bigint NOT NULL,
+	timeline          integer NOT NULL,
+	database_oid      oid NOT NULL,
+	directory_inode   bigint NOT NULL,
+	epoch             bigint NOT NULL DEFAULT 0,
+	born_at           timestamptz NOT NULL,
+	adopted_at        timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	adopted_by        name NOT NULL DEFAULT current_user
+);
+-- It has no key, since a restore may bring the same row again; so that a publication of all tables takes it:
+ALTER TABLE kridtech.identity REPLICA IDENTITY FULL;
+COMMENT ON TABLE kridtech.identity IS
+	'Which database may dial: it does only while every row here is its own. kridtech_adopt() makes it so';
+COMMENT ON COLUMN kridtech.identity.system_identifier IS 'The cluster''s, from its control file';
+COMMENT ON COLUMN kridtech.identity.timeline IS 'The WAL''s timeline: a promotion or a point-in-time recovery begins a new one';
+COMMENT ON COLUMN kridtech.identity.database_oid IS 'The database''s OID';
+COMMENT ON COLUMN kridtech.identity.directory_inode IS 'The inode of the data directory''s PG_VERSION: a copy of the files has another';
+COMMENT ON COLUMN kridtech.identity.epoch IS 'How often a dialer has started here: fences an older one';
+COMMENT ON COLUMN kridtech.identity.born_at IS
+	'When the extension was made here: older requests were brought from elsewhere and are not dialled. -infinity after kridtech_adopt()';
+COMMENT ON COLUMN kridtech.identity.adopted_at IS 'When it was recorded';
+COMMENT ON COLUMN kridtech.identity.adopted_by IS 'Who recorded it';
+
+-- account_id '' stands for all accounts.
+CREATE TABLE kridtech.pauses (
+	account_id text NOT NULL,
+	cause      text NOT NULL
+		CHECK (cause IN ('manual', 'credits', 'unauthorized', 'endpoint', 'rate', 'unreachable', 'conflict')),
+	reason     text,
+	since      timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	until      timestamptz,
+	probe_at   timestamptz,
+	stamp      text,
+	created_by name NOT NULL DEFAULT current_user,
+	PRIMARY KEY (account_id, cause)
+);
+COMMENT ON TABLE kridtech.pauses IS 'Accounts whose requests wait, and why. See kridtech_pause() and kridtech_resume()';
+COMMENT ON INDEX kridtech.pauses_pkey IS 'One pause of a cause an account';
+COMMENT ON COLUMN kridtech.pauses.account_id IS 'The account; the empty string stands for all';
+COMMENT ON COLUMN kridtech.pauses.cause IS
+	'manual; credits (402), unauthorized (401, 403, 407), endpoint (3xx, 404, 405), rate (429), unreachable (many connections failed), conflict (a callId came twice)';
+COMMENT ON COLUMN kridtech.pauses.reason IS 'Words for a human';
+COMMENT ON COLUMN kridtech.pauses.since IS 'When it began';
+COMMENT ON COLUMN kridtech.pauses.until IS 'When it ends by itself; NULL: not by time';
+COMMENT ON COLUMN kridtech.pauses.probe_at IS 'When one request is let through to see whether the cause is gone; NULL: none is';
+COMMENT ON COLUMN kridtech.pauses.stamp IS 'The key file''s stamp, or the base URL, that was refused: another one ends the pause';
+COMMENT ON COLUMN kridtech.pauses.created_by IS 'The role that paused; the dialer''s own for an automatic pause';
+
 SELECT pg_catalog.pg_extension_config_dump('kridtech.accounts', '');
 SELECT pg_catalog.pg_extension_config_dump('kridtech.call_requests', '');
 SELECT pg_catalog.pg_extension_config_dump('kridtech.call_requests_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('kridtech.call_attempts', '');
+SELECT pg_catalog.pg_extension_config_dump('kridtech.call_attempts_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('kridtech.identity', '');
+SELECT pg_catalog.pg_extension_config_dump('kridtech.pauses', '');
 
 -- ---------------------------------------------------------------------------------------------------
 -- Functions that call the API now, in the caller's backend
@@ -141,6 +280,92 @@ COMMENT ON FUNCTION kridtech_calls_total(text, text) IS
 	'How many calls the API counts (the "total" of GET /api/calls). Errors as kridtech_calls()';
 
 -- ---------------------------------------------------------------------------------------------------
+-- Functions that queue a call, for the dialer to place after commit
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION kridtech_queue_call(
+	to_number text,
+	dynamic_variables jsonb DEFAULT NULL,
+	account_id text DEFAULT NULL,
+	reference text DEFAULT NULL,
+	not_before timestamptz DEFAULT NULL,
+	not_after timestamptz DEFAULT NULL,
+	priority integer DEFAULT 0,
+	unique_key text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'kridtech_queue_call';
+COMMENT ON FUNCTION kridtech_queue_call(text, jsonb, text, text, timestamptz, timestamptz, integer, text) IS
+	'Queues a phone call, placed only after this transaction commits; returns the request''s id. A unique_key that a live request holds (none that was cancelled, failed or expired) returns that request''s id. Errors: 22023, 25006, 54000, 55000';
+
+CREATE FUNCTION kridtech_call_trigger()
+RETURNS trigger
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'kridtech_call_trigger';
+COMMENT ON FUNCTION kridtech_call_trigger() IS
+	'Queues a call for each row, AFTER INSERT OR UPDATE, FOR EACH ROW. Arguments: the phone column, then column or variable=column for each dynamic variable. The primary key as text becomes the reference, one of several columns as ROW(...)::text. A NULL phone queues nothing. Errors: 22023, 25006, 39P01, 42703, 54000, 55000';
+
+-- Rows that come by a plain INSERT. A role that was granted INSERT cannot forge a call's outcome by it.
+CREATE FUNCTION kridtech_check_request()
+RETURNS trigger
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'kridtech_check_request';
+COMMENT ON FUNCTION kridtech_check_request() IS
+	'The trigger on kridtech.call_requests: keeps the columns of a new request that only its owner may give, counts towards kridtech.max_queued_per_transaction, wakes the dialer at commit';
+CREATE TRIGGER call_requests_check BEFORE INSERT ON kridtech.call_requests
+	FOR EACH ROW EXECUTE FUNCTION kridtech_check_request();
+COMMENT ON TRIGGER call_requests_check ON kridtech.call_requests IS
+	'What a granted role inserts is a new request, by itself';
+
+-- ---------------------------------------------------------------------------------------------------
+-- Functions for the human who watches over the queue
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION kridtech_cancel_call(request_id bigint)
+RETURNS boolean
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'kridtech_cancel_call';
+COMMENT ON FUNCTION kridtech_cancel_call(bigint) IS
+	'Cancels a request; true when it was still queued, and then it is never dialled';
+
+CREATE FUNCTION kridtech_resolve_call(
+	request_id bigint,
+	outcome text,
+	call_id text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'kridtech_resolve_call';
+COMMENT ON FUNCTION kridtech_resolve_call(bigint, text, text) IS
+	'A human''s word on a request that is unknown or failed: placed, not_placed (it becomes failed) or redial (it is queued again). Recorded with who and when in kridtech.call_attempts.detail. Errors: 22023, 23505, 25006, 55000';
+
+CREATE FUNCTION kridtech_pause(
+	account_id text DEFAULT NULL,
+	reason text DEFAULT NULL,
+	until timestamptz DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'kridtech_pause';
+COMMENT ON FUNCTION kridtech_pause(text, text, timestamptz) IS
+	'Pauses an account, or all of them: what is queued stays queued. Pausing again changes reason and until. Errors: 22023, 25006';
+
+CREATE FUNCTION kridtech_resume(account_id text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'kridtech_resume';
+COMMENT ON FUNCTION kridtech_resume(text) IS
+	'Ends every pause of an account, whatever its cause; without an account every pause there is. Errors: 22023, 25006';
+
+CREATE FUNCTION kridtech_adopt()
+RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'kridtech_adopt';
+COMMENT ON FUNCTION kridtech_adopt() IS
+	'Lets this database dial after a restore, a clone or a promotion: a copy waits until a human says by this that its origin does not dial any more';
+
+-- The new database's own identity. A restored dump adds its origin's rows to it, and so does not dial.
+SELECT kridtech_adopt();
+
+-- ---------------------------------------------------------------------------------------------------
 -- Functions on what a webhook brings
 -- ---------------------------------------------------------------------------------------------------
 
@@ -175,3 +400,70 @@ REVOKE ALL ON FUNCTION kridtech_calls(text, integer, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION kridtech_calls_total(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION kridtech_variables(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION kridtech_transcript_turns(text) FROM PUBLIC;
+
+-- ---------------------------------------------------------------------------------------------------
+-- The workers: their health, their counters, prodding them
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION kridtech_health(
+	OUT component text,
+	OUT ok boolean,
+	OUT detail text,
+	OUT since timestamptz)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10
+AS 'MODULE_PATHNAME', 'kridtech_health';
+COMMENT ON FUNCTION kridtech_health() IS 'The rows of the view kridtech.health';
+
+CREATE VIEW kridtech.health AS SELECT component, ok, detail, since FROM @extschema@.kridtech_health();
+COMMENT ON VIEW kridtech.health IS
+	'What works and what does not, one row each. To monitor with a role of its own: GRANT USAGE ON SCHEMA kridtech, SELECT on this view and EXECUTE on kridtech_health(); it needs no right on the tables';
+COMMENT ON COLUMN kridtech.health.component IS
+	'dialer, receiver, sync, queue, credentials; and "account <id>" or "all accounts" for each pause';
+COMMENT ON COLUMN kridtech.health.ok IS 'False when somebody should look; NULL where it does not apply';
+COMMENT ON COLUMN kridtech.health.detail IS 'Words for a human; never a key or a full phone number';
+COMMENT ON COLUMN kridtech.health.since IS 'Since when it is so, where that is known';
+
+CREATE FUNCTION kridtech_stats(
+	OUT name text,
+	OUT value double precision)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 20
+AS 'MODULE_PATHNAME', 'kridtech_stats';
+COMMENT ON FUNCTION kridtech_stats() IS 'The rows of the view kridtech.stats. Error: 55000 where kridtech is not preloaded';
+
+CREATE VIEW kridtech.stats AS SELECT name, value FROM @extschema@.kridtech_stats();
+COMMENT ON VIEW kridtech.stats IS
+	'Counters of this database''s dialer since the server''s start (or its last crash), averages and latency percentiles. Rights as for kridtech.health';
+COMMENT ON COLUMN kridtech.stats.name IS 'What is counted: see doc/operating.md';
+COMMENT ON COLUMN kridtech.stats.value IS 'The number; NULL where there is nothing to measure yet';
+
+CREATE FUNCTION kridtech_wake()
+RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'kridtech_wake';
+COMMENT ON FUNCTION kridtech_wake() IS
+	'Makes this database''s dialer look at the queue now. Error: 55000 where kridtech is not preloaded';
+
+CREATE FUNCTION kridtech_restart_workers()
+RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'kridtech_restart_workers';
+COMMENT ON FUNCTION kridtech_restart_workers() IS
+	'Ends this database''s dialer, once the answers on the way have been awaited briefly, and starts a new one. Error: 55000 where kridtech is not preloaded';
+
+REVOKE ALL ON FUNCTION kridtech_health() FROM PUBLIC;
+REVOKE ALL ON FUNCTION kridtech_stats() FROM PUBLIC;
+REVOKE ALL ON FUNCTION kridtech_wake() FROM PUBLIC;
+REVOKE ALL ON FUNCTION kridtech_restart_workers() FROM PUBLIC;
+REVOKE ALL ON kridtech.health, kridtech.stats FROM PUBLIC;
+REVOKE ALL ON FUNCTION kridtech_queue_call(text, jsonb, text, text, timestamptz, timestamptz, integer, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION kridtech_call_trigger() FROM PUBLIC;
+REVOKE ALL ON FUNCTION kridtech_check_request() FROM PUBLIC;
+REVOKE ALL ON FUNCTION kridtech_cancel_call(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION kridtech_resolve_call(bigint, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION kridtech_pause(text, text, timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION kridtech_resume(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION kridtech_adopt() FROM PUBLIC;
+REVOKE ALL ON kridtech.call_attempts, kridtech.identity, kridtech.pauses FROM PUBLIC;
+REVOKE ALL ON SEQUENCE kridtech.call_attempts_id_seq FROM PUBLIC;

@@ -43,7 +43,10 @@ LOAD 'kridtech';
 SELECT name, boot_val, unit, vartype, context, min_val, max_val
   FROM pg_settings
  WHERE name IN ('kridtech.base_url', 'kridtech.api_key_file', 'kridtech.account_id', 'kridtech.ca_file',
-                'kridtech.connect_timeout', 'kridtech.request_timeout')
+                'kridtech.connect_timeout', 'kridtech.request_timeout', 'kridtech.databases',
+                'kridtech.max_concurrent_requests', 'kridtech.calls_per_second', 'kridtech.max_unknown',
+                'kridtech.correlate', 'kridtech.max_queued_per_transaction', 'kridtech.settle_time',
+                'kridtech.notify', 'kridtech.probe_interval', 'kridtech.retry_limit')
  ORDER BY name COLLATE "C";
 -- whatever exists under the prefix is described, and none can be set by a role or in a session
 SELECT name, context, short_desc FROM pg_settings
@@ -113,6 +116,12 @@ ALTER SYSTEM SET kridtech.base_url = E'https://x\tattacker';
 ALTER SYSTEM SET kridtech.base_url = 'https://größe.example';
 -- account_id: nothing that could end a line
 ALTER SYSTEM SET kridtech.account_id = E'a\tb';
+-- databases: a list of identifiers, 32 at most
+ALTER SYSTEM SET kridtech.databases = 'a,,b';
+ALTER SYSTEM SET kridtech.databases = 'a b';
+ALTER SYSTEM SET kridtech.databases = '"a';
+SELECT 'a0' || string_agg(', a' || i, '') AS many FROM generate_series(1, 32) AS i \gset
+ALTER SYSTEM SET kridtech.databases = :'many';
 -- the time-outs: 100 ms to 10 min, with a unit; the server's own words differ between versions
 \set VERBOSITY sqlstate
 ALTER SYSTEM SET kridtech.connect_timeout = 0;
@@ -120,6 +129,16 @@ ALTER SYSTEM SET kridtech.connect_timeout = -1;
 ALTER SYSTEM SET kridtech.request_timeout = '99ms';
 ALTER SYSTEM SET kridtech.request_timeout = '11min';
 ALTER SYSTEM SET kridtech.request_timeout = '30 bananas';
+-- the dialer's numbers
+ALTER SYSTEM SET kridtech.max_concurrent_requests = 0;
+ALTER SYSTEM SET kridtech.max_concurrent_requests = 1025;
+ALTER SYSTEM SET kridtech.calls_per_second = -0.5;
+ALTER SYSTEM SET kridtech.calls_per_second = 'NaN';
+ALTER SYSTEM SET kridtech.max_unknown = -1;
+ALTER SYSTEM SET kridtech.max_queued_per_transaction = -1;
+ALTER SYSTEM SET kridtech.settle_time = '99ms';
+ALTER SYSTEM SET kridtech.probe_interval = '0';
+ALTER SYSTEM SET kridtech.retry_limit = 0;
 \set VERBOSITY default
 
 DROP VIEW attempts;

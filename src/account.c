@@ -1,7 +1,8 @@
 /*
  * Accounts and their API keys.
  *
- * A key lives in a file and, for the time of one request, in this process's memory: no setting, table,
+ * A key lives in a file and in the memory of the process that uses it (a backend's for one request, the
+ * dialer's while it has the account's gate): no setting, table,
  * function result or message ever holds it. The file is read for every request (some 10 microseconds
  * beside a request's milliseconds), so a new key is used as soon as it is in place.
  */
@@ -52,68 +53,87 @@ registered_key_file(const char *account_id)
 	return file;
 }
 
-static void
-fail_key_file(const char *file, KtKeyFault fault, int err)
+static const char *
+words_of_fault(KtKeyFault fault)
 {
-	static const char *const problem[] = {
-		[KT_KEY_OK] = "",
-		[KT_KEY_MISSING] = "does not exist",
-		[KT_KEY_UNREADABLE] = "cannot be read",
-		[KT_KEY_NOT_A_FILE] = "is not a regular file",
-		[KT_KEY_OWNER] = "does not belong to the server's user",
-		[KT_KEY_MODE] = "has permissions other than 0600 and 0400",
-		[KT_KEY_EMPTY] = "is empty",
-		[KT_KEY_TOO_LONG] = "is too long for an API key",
-		[KT_KEY_CHARACTERS] = "holds a character that no API key has",
-	};
-
-	errno = err;
-	ereport(ERROR, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-	                errmsg("API key file \"%s\" %s", file, problem[fault]),
-	                fault == KT_KEY_UNREADABLE ? errdetail("%m.") : 0,
-	                errhint("The file must hold the key alone, belong to the server's user, and "
-	                        "have permissions 0600 or 0400.")));
+	switch (fault)
+	{
+		case KT_KEY_OK:
+			return NULL;
+		case KT_KEY_MISSING:
+			return "does not exist";
+		case KT_KEY_UNREADABLE:
+			return "cannot be read";
+		case KT_KEY_NOT_A_FILE:
+			return "is not a regular file";
+		case KT_KEY_OWNER:
+			return "does not belong to the server's user";
+		case KT_KEY_MODE:
+			return "has permissions other than 0600 and 0400";
+		case KT_KEY_EMPTY:
+			return "is empty";
+		case KT_KEY_TOO_LONG:
+			return "is too long for an API key";
+		case KT_KEY_CHARACTERS:
+			return "holds a character that no API key has";
+	}
+	return NULL;
 }
 
+/* The key in a file, palloc'd, or NULL and *problem, which names the file and never its content. */
 static char *
-read_key(const char *file)
+read_key(const char *file, char **problem)
 {
 	KtBuf buf;
 	KtKeyFault fault;
-	char *key;
+	char *key = NULL;
 	int err = 0;
 
 	kt_buf_init(&buf, KT_MAX_KEY);
 	fault = kt_keyfile_read(file, &buf, &err);
-	if (fault != KT_KEY_OK)
-	{
-		kt_buf_free(&buf);
-		fail_key_file(file, fault, err);
-	}
-	key = pnstrdup(buf.data, buf.len);
+	if (fault == KT_KEY_OK)
+		key = pnstrdup(buf.data, buf.len);
+	else if (fault == KT_KEY_UNREADABLE)
+		*problem =
+			psprintf("API key file \"%s\" %s: %s", file, words_of_fault(fault), strerror(err));
+	else
+		*problem = psprintf("API key file \"%s\" %s", file, words_of_fault(fault));
 	kt_buf_free(&buf);
 	return key;
+}
+
+char *
+kt_account_read_key(const char *account_id, char **file, char **problem)
+{
+	*file = account_id != NULL ? registered_key_file(account_id) : NULL;
+	if (*file == NULL && kt_api_key_file[0] != '\0')
+		*file = pstrdup(kt_api_key_file);
+	if (*file != NULL)
+		return read_key(*file, problem);
+	*problem = pstrdup("no API key file is set");
+	return NULL;
 }
 
 void
 kt_account_open(const char *account_id, KtAccount *account)
 {
+	char *problem = NULL;
 	char *file = NULL;
 
 	if (account_id == NULL && kt_account_id[0] != '\0')
 		account_id = kt_account_id;
 	account->account_id = account_id != NULL ? pstrdup(account_id) : NULL;
-	if (account_id != NULL)
-		file = registered_key_file(account_id);
-	if (file == NULL)
-		file = kt_api_key_file;
-	if (file[0] == '\0')
-		ereport(ERROR,
-		        (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-		         errmsg("no API key file is set"),
-		         errhint("Set kridtech.api_key_file in postgresql.conf and reload, or name the "
-		                 "account's file in kridtech.accounts.")));
-	account->key = read_key(file);
+	account->key = kt_account_read_key(account_id, &file, &problem);
+	if (account->key != NULL)
+		return;
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION), errmsg("%s", problem),
+	     file == NULL
+	         ? errhint("Set kridtech.api_key_file in postgresql.conf and reload, or name the "
+	                   "account's file in kridtech.accounts.")
+	         : errhint("The file must hold the key alone, belong to the server's user, and have "
+	                   "permissions 0600 or 0400.")));
 }
 
 void

@@ -16,6 +16,12 @@ typedef struct KtAccount
  */
 extern void kt_account_open(const char *account_id, KtAccount *account);
 
+/*
+ * The key of an account, or NULL with *problem saying why. *file gets the key file's name, where one is
+ * named. All palloc'd. In a transaction; does not throw for what is wrong with the file.
+ */
+extern char *kt_account_read_key(const char *account_id, char **file, char **problem);
+
 extern void kt_account_forget(KtAccount *account);
 
 #endif /* KT_ACCOUNT_H */

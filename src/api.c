@@ -9,6 +9,8 @@
 #include "api.h"
 
 #include "limits.h"
+#include "redact.h"
+#include "repair.h"
 #include "settings.h"
 #include "url.h"
 #include "utils/json.h"
@@ -74,6 +76,27 @@ append_text_field(StringInfo body, const char *name, const char *value)
 }
 
 /*
+ * The variables, with kridtech_ref added as the last one: the text of an object ends with its brace. Our
+ * own value needs no escaping.
+ */
+static void
+append_variables(StringInfo body, const char *variables, const char *ref)
+{
+	bool is_empty;
+
+	if (variables == NULL && ref == NULL)
+		return;
+	if (variables == NULL)
+		variables = "{}";
+	appendStringInfo(body, ",\"dynamicVariables\":%s", variables);
+	if (ref == NULL)
+		return;
+	is_empty = strcmp(variables, "{}") == 0;
+	body->data[--body->len] = '\0';
+	appendStringInfo(body, "%s\"kridtech_ref\":\"%s\"}", is_empty ? "" : ",", ref);
+}
+
+/*
  * The body as UTF-8. escape_json() copies bytes above ASCII as they are, and no byte of a UTF-8
  * sequence looks like a quote or a backslash, so it serves here whatever the server's encoding.
  */
@@ -85,8 +108,7 @@ build_body(const KtApiRequest *request, StringInfo body)
 	append_text_field(body, "accountId", request->account_id);
 	append_text_field(body, "toNumber", request->to_number);
 	append_text_field(body, "firstName", request->first_name);
-	if (request->dynamic_variables != NULL)
-		appendStringInfo(body, ",\"dynamicVariables\":%s", request->dynamic_variables);
+	append_variables(body, request->dynamic_variables, request->ref);
 	appendStringInfoChar(body, '}');
 	if (body->len > KT_MAX_REQUEST_BODY)
 		ereport(ERROR,
@@ -155,4 +177,43 @@ kt_api_forget(KtHttpRequest *http)
 {
 	if (http->headers != NULL)
 		explicit_bzero(unconstify(char *, http->headers[0]), strlen(http->headers[0]));
+}
+
+KtOutcome
+kt_api_judge(KtEndpoint endpoint, const KtHttpAnswer *http, KtApiAnswer *answer)
+{
+	KtEvidence evidence = {0};
+
+	kt_answer_read(endpoint, http->body, http->body_len, answer);
+	evidence.places_call = kt_api_creates(endpoint);
+	evidence.transfer_failed = http->curl_code != 0;
+	evidence.bytes_sent = http->bytes_sent;
+	evidence.status = http->status;
+	evidence.is_object = answer->is_object;
+	evidence.success = answer->success;
+	evidence.call_id = answer->call_id_kind;
+	evidence.has_all_fields = answer->has_all_fields;
+	return kt_outcome_judge(&evidence);
+}
+
+char *
+kt_api_presentable(const char *words, size_t len, const char *key)
+{
+	KtBuf text;
+	KtBuf shown;
+	KtRepair repair;
+	char *result = NULL;
+
+	if (words == NULL || len == 0)
+		return NULL;
+	len = Min(len, KT_MAX_ANSWER_SMALL);
+	kt_buf_init(&text, len * 3);
+	kt_buf_init(&shown, KT_MAX_WORDS);
+	if (kt_repair_text(words, len, &text, &repair) && text.len > 0)
+		kt_redact(text.data, text.len, key, &shown);
+	kt_buf_free(&text);
+	if (shown.len > 0)
+		result = pnstrdup(shown.data, shown.len);
+	kt_buf_free(&shown);
+	return result;
 }

@@ -16,6 +16,7 @@ typedef struct KtApiRequest
 	const char *to_number;         /* create-call: E.164 */
 	const char *first_name;        /* create-web-call */
 	const char *dynamic_variables; /* a JSON object */
+	const char *ref;               /* create-call: value of the variable kridtech_ref, or NULL */
 	const char *status;            /* calls */
 	int limit;                     /* calls; 0 leaves it out */
 } KtApiRequest;
@@ -33,5 +34,11 @@ extern bool kt_api_creates(KtEndpoint endpoint);
 extern void kt_api_build(const KtApiRequest *request, const char *key, KtHttpRequest *http);
 
 extern void kt_api_forget(KtHttpRequest *http);
+
+/* Reads an answer and judges what it proves. Throws only for memory; needs no transaction. */
+extern KtOutcome kt_api_judge(KtEndpoint endpoint, const KtHttpAnswer *http, KtApiAnswer *answer);
+
+/* Foreign words made fit for a message: UTF-8, palloc'd; NULL when there are none. Needs no transaction. */
+extern char *kt_api_presentable(const char *words, size_t len, const char *key);
 
 #endif /* KT_API_H */

@@ -13,9 +13,7 @@
 
 #include "compat.h"
 #include "convert.h"
-#include "limits.h"
 #include "miscadmin.h"
-#include "redact.h"
 #include "storage/latch.h"
 
 /* A backend talks to one API host, and one request at a time. */
@@ -65,22 +63,6 @@ wait_for_answer(KtHttp *http, KtHttpAnswer *answer)
 			return;
 		wait_for_work(http);
 	}
-}
-
-/* Foreign words made fit for a message, in the database's encoding; NULL when there are none. */
-static char *
-presentable(const char *words, const char *key)
-{
-	KtBuf buf;
-	char *utf8;
-
-	if (words == NULL || words[0] == '\0')
-		return NULL;
-	kt_buf_init(&buf, KT_MAX_WORDS);
-	kt_redact(words, strlen(words), key, &buf);
-	utf8 = buf.len > 0 ? pnstrdup(buf.data, buf.len) : NULL;
-	kt_buf_free(&buf);
-	return kt_convert_to_server(utf8);
 }
 
 /* ---- the outcome as an SQL error --------------------------------------------------------------------- */
@@ -214,38 +196,20 @@ throw_failure(const Failure *failure)
 
 /* ---- performing ---------------------------------------------------------------------------------------- */
 
-/* Reads and judges what came back. Fills the failure's words when there is something to say. */
-static KtOutcome
-judge(const KtApiRequest *request, const KtHttpAnswer *http, KtClientAnswer *answer)
-{
-	KtEvidence evidence = {0};
-	KtApiAnswer *fields = &answer->fields;
-
-	kt_answer_read(request->endpoint, http->body, http->body_len, fields);
-	evidence.places_call = kt_api_creates(request->endpoint);
-	evidence.transfer_failed = http->curl_code != 0;
-	evidence.bytes_sent = http->bytes_sent;
-	evidence.status = http->status;
-	evidence.is_object = fields->is_object;
-	evidence.success = fields->success;
-	evidence.call_id = fields->call_id_kind;
-	evidence.has_all_fields = fields->has_all_fields;
-	answer->http_status = http->status;
-	return kt_outcome_judge(&evidence);
-}
-
 static void
 describe(const KtApiRequest *request, const char *key, const KtHttpAnswer *http,
          const KtClientAnswer *answer, Failure *failure)
 {
+	const char *words = answer->fields.words;
+
 	failure->endpoint = request->endpoint;
 	failure->status = http->status;
 	failure->retry_after = http->retry_after;
 	failure->transfer = http->curl_code != 0;
-	failure->words = presentable(!failure->transfer ? answer->fields.words
-	                             : http->too_large  ? "The answer is too large"
-	                                                : http->error,
-	                             key);
+	if (failure->transfer)
+		words = http->too_large ? "The answer is too large" : http->error;
+	if (words != NULL)
+		failure->words = kt_convert_to_server(kt_api_presentable(words, strlen(words), key));
 }
 
 void
@@ -269,7 +233,8 @@ kt_client_perform(const KtApiRequest *request, KtAccount *account, KtClientAnswe
 			                errhint("Nothing was sent.")));
 		wait_for_answer(http, &http_answer);
 		reaped = true;
-		failure.outcome = judge(request, &http_answer, answer);
+		answer->http_status = http_answer.status;
+		failure.outcome = kt_api_judge(request->endpoint, &http_answer, &answer->fields);
 		describe(request, account->key, &http_answer, answer, &failure);
 	}
 	PG_FINALLY();

@@ -5,6 +5,8 @@
 
 #include "compat.h"
 
+#include "storage/ipc.h"
+
 #ifdef KT_NEED_MATERIALIZED_SRF
 
 void
@@ -29,3 +31,34 @@ InitMaterializedSRF(FunctionCallInfo fcinfo, bits32 flags)
 }
 
 #endif /* KT_NEED_MATERIALIZED_SRF */
+
+#ifdef KT_HAVE_SHMEM_REQUEST_HOOK
+
+static shmem_request_hook_type previous_request_hook = NULL;
+static void (*wanted_request)(void) = NULL;
+
+static void
+on_request(void)
+{
+	if (previous_request_hook != NULL)
+		previous_request_hook();
+	wanted_request();
+}
+
+void
+kt_on_shmem_request(void (*request)(void))
+{
+	wanted_request = request;
+	previous_request_hook = shmem_request_hook;
+	shmem_request_hook = on_request;
+}
+
+#else
+
+void
+kt_on_shmem_request(void (*request)(void))
+{
+	request();
+}
+
+#endif

@@ -31,7 +31,9 @@
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "storage/latch.h"
 #include "utils/datetime.h"
+#include "utils/memutils.h"
 #include "utils/guc.h"
 #if PG_VERSION_NUM >= 140000
 #include "utils/wait_event.h"
@@ -117,6 +119,45 @@ kt_wait_event(const char *name)
 	return PG_WAIT_EXTENSION;
 #endif
 }
+
+/* A set for the life of the process: 17 has an owner of resources in the place of the memory context. */
+static inline WaitEventSet *
+kt_create_wait_event_set(int nevents)
+{
+#if PG_VERSION_NUM >= 170000
+	return CreateWaitEventSet(NULL, nevents);
+#else
+	return CreateWaitEventSet(TopMemoryContext, nevents);
+#endif
+}
+
+/*
+ * Calls request() where shared memory and locks may be asked for: from 15 on in a hook (chained here),
+ * before that at once. To be called once, from _PG_init().
+ */
+#if PG_VERSION_NUM >= 150000
+#define KT_HAVE_SHMEM_REQUEST_HOOK 1
+#endif
+extern void kt_on_shmem_request(void (*request)(void));
+
+/* One entry into an index; 14 asks whether the entry is known to be unchanged by an UPDATE. */
+#define kt_index_insert(index, values, nulls, tid, table, info) \
+	KT_INDEX_INSERT(index, values, nulls, tid, table,           \
+	                (info)->ii_Unique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, info)
+#if PG_VERSION_NUM >= 140000
+#define KT_INDEX_INSERT(index, values, nulls, tid, table, unique, info) \
+	index_insert(index, values, nulls, tid, table, unique, false, info)
+#else
+#define KT_INDEX_INSERT(index, values, nulls, tid, table, unique, info) \
+	index_insert(index, values, nulls, tid, table, unique, info)
+#endif
+
+/* Whether a numeric is one that JSON has no word for; 14 has infinities beside NaN. */
+#if PG_VERSION_NUM >= 140000
+#define kt_numeric_is_special(number) (numeric_is_nan(number) || numeric_is_inf(number))
+#else
+#define kt_numeric_is_special(number) numeric_is_nan(number)
+#endif
 
 #endif /* !FRONTEND */
 

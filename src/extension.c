@@ -12,6 +12,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
+#include "commands/extension.h"
 #include "compat.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -45,6 +46,20 @@ installed_version(void)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return version;
+}
+
+char *
+kt_extension_problem(Oid *oid)
+{
+	char *version = installed_version();
+
+	*oid = get_extension_oid("kridtech", true);
+	if (version == NULL)
+		return pstrdup("extension kridtech is not installed in this database");
+	if (strcmp(version, KRIDTECH_VERSION) != 0)
+		return psprintf("the library is version %s, the extension's objects are version %s",
+		                KRIDTECH_VERSION, version);
+	return NULL;
 }
 
 void
@@ -99,11 +114,14 @@ owner_of_tables(void)
 	return owner;
 }
 
+Oid kt_owner_used = InvalidOid;
+
 void
 kt_owner_begin(KtOwner *owner)
 {
 	Oid tables_owner = owner_of_tables();
 
+	kt_owner_used = tables_owner;
 	GetUserIdAndSecContext(&owner->user, &owner->security);
 	SetUserIdAndSecContext(tables_owner, owner->security | SECURITY_LOCAL_USERID_CHANGE);
 	owner->guc_level = NewGUCNestLevel();

@@ -11,6 +11,9 @@
 /* Throws 55000, saying what to do, when this library and the installed SQL objects differ in version. */
 extern void kt_extension_check(void);
 
+/* Why the extension cannot be used in this database, palloc'd, or NULL; *oid is the extension's, if any. */
+extern char *kt_extension_problem(Oid *oid);
+
 /* What kt_owner_begin() changed and kt_owner_end() puts back; an error puts it back by itself. */
 typedef struct KtOwner
 {
@@ -26,6 +29,9 @@ typedef struct KtOwner
  */
 extern void kt_owner_begin(KtOwner *owner);
 extern void kt_owner_end(KtOwner *owner);
+
+/* The owner that kt_owner_begin() last worked as; a worker commits as it, and clears it (InvalidOid) before. */
+extern Oid kt_owner_used;
 
 /*
  * A plan for that statement, made at its first use in this backend and kept; to be called, and the plan

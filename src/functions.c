@@ -6,12 +6,12 @@
 #include "postgres.h"
 
 #include "account.h"
+#include "arguments.h"
 #include "client.h"
 #include "compat.h"
 #include "convert.h"
 #include "extension.h"
 #include "fmgr.h"
-#include "phone.h"
 #include "queue.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
@@ -28,50 +28,31 @@ PG_FUNCTION_INFO_V1(kridtech_calls_total);
 
 /* ---- arguments ------------------------------------------------------------------------------------------ */
 
-static char *
-text_argument(FunctionCallInfo fcinfo, int n)
-{
-	return PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
-}
-
-/* The number in E.164, palloc'd. The message shows no number: what was typed may be nearly one. */
+/* The number in E.164, palloc'd. */
 static char *
 phone_argument(FunctionCallInfo fcinfo, int n)
 {
-	char *text = text_argument(fcinfo, n);
 	char number[KT_PHONE_SIZE];
 
-	if (text == NULL || !kt_phone_normalize(text, strlen(text), number))
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		     text == NULL ? errmsg("phone number must not be null")
-		                  : errmsg("phone number is not in E.164 form"),
-		     errhint("Write '+', the country code and the number, 7 to 15 digits in all, such as "
-		             "+14155550123; spaces, dots, hyphens and parentheses may stand between.")));
+	kt_argument_phone(fcinfo, n, number);
 	return pstrdup(number);
 }
 
-/* The variables as UTF-8 JSON text, or NULL. Throws unless they are an object. */
+/* The variables as UTF-8 JSON text, or NULL. */
 static char *
 variables_argument(FunctionCallInfo fcinfo, int n)
 {
-	Jsonb *jsonb;
+	Jsonb *jsonb = kt_argument_variables(fcinfo, n);
 
-	if (PG_ARGISNULL(n))
+	if (jsonb == NULL)
 		return NULL;
-	jsonb = PG_GETARG_JSONB_P(n);
-	if (!JB_ROOT_IS_OBJECT(jsonb))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		                errmsg("dynamic variables must be a JSON object"),
-		                errhint("For example {\"first_name\": \"James\"}.")));
 	return kt_convert_to_utf8(JsonbToCString(NULL, &jsonb->root, VARSIZE(jsonb)));
 }
 
 static char *
 status_argument(FunctionCallInfo fcinfo, int n)
 {
-	char *status = text_argument(fcinfo, n);
+	char *status = kt_argument_text(fcinfo, n);
 
 	if (status != NULL && strcmp(status, "completed") != 0 && strcmp(status, "ongoing") != 0 &&
 	    strcmp(status, "failed") != 0)
@@ -101,9 +82,6 @@ limit_argument(FunctionCallInfo fcinfo, int n)
 static void
 open_calling_account(const char *account_id, KtAccount *account)
 {
-	if (account_id != NULL && account_id[0] == '\0')
-		ereport(ERROR,
-		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("account ID must not be empty")));
 	kt_account_open(account_id, account);
 	if (account->account_id != NULL)
 		return;
@@ -191,7 +169,7 @@ kridtech_create_call(PG_FUNCTION_ARGS)
 	kt_extension_check();
 	request.to_number = phone_argument(fcinfo, 0);
 	request.dynamic_variables = variables_argument(fcinfo, 1);
-	open_calling_account(text_argument(fcinfo, 2), &account);
+	open_calling_account(kt_argument_account(fcinfo, 2), &account);
 	request.account_id = kt_convert_to_utf8(account.account_id);
 	id = kt_queue_record_begin(account.account_id, request.to_number,
 	                           PG_ARGISNULL(1) ? (Datum) 0 : PG_GETARG_DATUM(1), !PG_ARGISNULL(1));
@@ -220,13 +198,13 @@ kridtech_create_web_call(PG_FUNCTION_ARGS)
 	KtAccount account;
 	Datum values[4];
 	bool nulls[4];
-	char *first_name = text_argument(fcinfo, 1);
+	char *first_name = kt_argument_text(fcinfo, 1);
 	int32 sample_rate = 0;
 
 	kt_extension_check();
 	request.dynamic_variables = variables_argument(fcinfo, 0);
 	request.first_name = first_name != NULL ? kt_convert_to_utf8(first_name) : NULL;
-	open_calling_account(text_argument(fcinfo, 2), &account);
+	open_calling_account(kt_argument_account(fcinfo, 2), &account);
 	request.account_id = kt_convert_to_utf8(account.account_id);
 
 	kt_client_perform(&request, &account, &answer);
@@ -275,7 +253,7 @@ kridtech_calls(PG_FUNCTION_ARGS)
 	kt_extension_check();
 	request.status = status_argument(fcinfo, 0);
 	request.limit = limit_argument(fcinfo, 1);
-	kt_account_open(text_argument(fcinfo, 2), &account);
+	kt_account_open(kt_argument_text(fcinfo, 2), &account);
 	InitMaterializedSRF(fcinfo, 0);
 
 	kt_client_perform(&request, &account, &answer);
@@ -299,7 +277,7 @@ kridtech_calls_total(PG_FUNCTION_ARGS)
 
 	kt_extension_check();
 	request.status = status_argument(fcinfo, 0);
-	kt_account_open(text_argument(fcinfo, 1), &account);
+	kt_account_open(kt_argument_text(fcinfo, 1), &account);
 
 	kt_client_perform(&request, &account, &answer);
 	if (!kt_convert_int64(answer.fields.total, &total) || total < 0)

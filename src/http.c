@@ -2,15 +2,10 @@
  * An asynchronous HTTP client on libcurl's multi interface: one pollable fd, one deadline, one step.
  *
  * Owns every libcurl handle of the process. Knows nothing of PostgreSQL, of the API, or of what an
- * answer means. The callbacks below run inside libcurl, so nothing in this file may throw or longjmp.
+ * answer means. The callbacks run inside libcurl, so nothing here may throw or longjmp.
  *
- * Why at most one copy of a body leaves:
- *	- libcurl re-sends a POST by itself when a re-used connection dies before the first byte of an
- *	  answer. It can do so only if it can rewind the body. The body goes through a read callback and
- *	  there is no seek callback, so libcurl fails with CURLE_SEND_FAIL_REWIND instead (measured with
- *	  7.88). HTTP/2 has a silent retry of its own, hence HTTP/1.1 only.
- *	- Redirects are never followed.
- *	- A transfer that was given up is either out of the multi handle, or barred from opening a socket.
+ * Why at most one copy of a body leaves: transfer.c says so for a transfer that runs; one that was given up is
+ * either out of the multi handle, or barred from opening a socket.
  *
  * Why kt_http_step() and kt_http_abort() never block: a threaded resolver cannot be cancelled, and libcurl
  * waits for its thread when a transfer is removed (or times out) while it resolves a name; before 7.87 there is
@@ -24,77 +19,22 @@
 
 #include <curl/curl.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "buf.h"
-#include "limits.h"
+#include "transfer.h"
 
 #ifdef POSTGRES_H
 #error "floor 0 knows nothing of PostgreSQL"
 #endif
 
-/* Idle seconds after which a kept connection is not used again: below the idle limit of any server we know. */
-#define IDLE_CONNECTION_SECONDS 15L
-
-/* A changed CA bundle is noticed after this many seconds. */
-#define CA_CACHE_SECONDS 60L
-
-/* libcurl's own time-outs are set out of the way. */
-#define NEVER_MS (24L * 3600 * 1000)
-
 /* Stuck resolver threads that are borne before new transfers are refused. */
 #define MAX_PARKED 256
-
-/* Memory kept in an idle transfer's answer buffer. */
-#define KEEP_ANSWER_BYTES (32 * 1024)
-
-struct KtHttpTransfer
-{
-	KtHttp *http;
-	CURL *easy;
-	char *ca_file; /* the one easy is set to, or NULL for libcurl's default */
-	struct curl_slist *headers;
-
-	char *body;
-	size_t body_len;
-	size_t body_taken; /* bytes libcurl has been handed; only ever grows */
-
-	KtBuf answer;
-	size_t header_bytes;
-	bool header_whole; /* the blank line after the final answer's header came */
-	int64_t date;
-	bool too_large;
-
-	bool owned;    /* submitted, and neither released nor aborted */
-	bool in_multi; /* libcurl holds it */
-	uint64_t
-		added;   /* http->turns when it was added: in that turn libcurl has not looked at it yet */
-	bool barred; /* must send nothing any more */
-	bool loopback_only;
-	int last_socket; /* the last one opened for it; libcurl may have closed it since */
-	bool connecting; /* deadline is the connect deadline, request_deadline comes after it */
-	int64_t deadline;
-	int64_t request_deadline;
-	void *owner;
-
-	bool ended; /* in the list of the ended, to be reaped */
-	int curl_code;
-	const char *own_words; /* ours, instead of libcurl's error */
-	char error[CURL_ERROR_SIZE];
-
-	KtHttpTransfer *prev; /* in the deadline list */
-	KtHttpTransfer *next; /* in the deadline list, the list of the ended or the free list */
-};
 
 struct KtHttp
 {
@@ -208,7 +148,7 @@ deadline_insert(KtHttp *http, KtHttpTransfer *t, int64_t deadline)
 		http->by_deadline_head = t;
 }
 
-/* ---- callbacks: inside libcurl, no exit but return ------------------------------------------------ */
+/* ---- libcurl's sockets and its timer ---------------------------------------------------------------- */
 
 static int
 on_socket(CURL *easy, curl_socket_t fd, int what, void *userp, void *socketp)
@@ -245,287 +185,41 @@ on_timer(CURLM *multi, long timeout_ms, void *userp)
 	return 0;
 }
 
-static bool
-is_loopback(const struct sockaddr *addr)
-{
-	if (addr->sa_family == AF_INET)
-	{
-		const struct sockaddr_in *in4 = (const struct sockaddr_in *) (const void *) addr;
-
-		return ntohl(in4->sin_addr.s_addr) >> 24 == 127;
-	}
-	if (addr->sa_family == AF_INET6)
-	{
-		const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *) (const void *) addr;
-
-		return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
-	}
-	return false;
-}
-
-/* The one way to a new connection; a transfer that was given up, or may not go there, gets no socket. */
-static curl_socket_t
-on_open_socket(void *userp, curlsocktype purpose, struct curl_sockaddr *address)
-{
-	KtHttpTransfer *t = userp;
-
-	if (purpose != CURLSOCKTYPE_IPCXN || t->barred)
-		return CURL_SOCKET_BAD;
-	if (t->loopback_only && !is_loopback(&address->addr))
-		return CURL_SOCKET_BAD;
-	t->last_socket = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-	return t->last_socket;
-}
-
-static size_t
-on_body_wanted(char *dst, size_t size, size_t nmemb, void *userp)
-{
-	KtHttpTransfer *t = userp;
-	size_t room = size * nmemb;
-	size_t left = t->body_len - t->body_taken;
-	size_t n = left < room ? left : room;
-
-	if (t->barred)
-		return CURL_READFUNC_ABORT;
-	if (n > 0)
-		memcpy(dst, t->body + t->body_taken, n);
-	t->body_taken += n;
-	return n;
-}
-
-static size_t
-on_answer_body(char *bytes, size_t size, size_t nmemb, void *userp)
-{
-	KtHttpTransfer *t = userp;
-
-	if (kt_buf_append(&t->answer, bytes, size * nmemb))
-		return size * nmemb;
-	t->too_large = true;
-	return 0;
-}
-
-/* Not a 1xx, which another answer follows. */
-static bool
-is_final_answer(KtHttpTransfer *t)
-{
-	long status = 0;
-
-	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-	return status >= 200;
-}
-
-/* Called with one whole header line at a time, the status lines included, not NUL-terminated. */
-static size_t
-on_answer_header(char *line, size_t size, size_t nmemb, void *userp)
-{
-	KtHttpTransfer *t = userp;
-	size_t len = size * nmemb;
-	char date[64];
-
-	t->header_bytes += len;
-	if (t->header_bytes > KT_MAX_ANSWER_HEADERS)
-	{
-		t->too_large = true;
-		return 0;
-	}
-	if (len >= 5 && memcmp(line, "HTTP/", 5) == 0)
-		t->date = -1; /* a new answer: what a 1xx said is void */
-	else if (line[0] == '\r' || line[0] == '\n')
-		t->header_whole = is_final_answer(t);
-	else if (len > 5 && len - 5 < sizeof(date) && strncasecmp(line, "Date:", 5) == 0)
-	{
-		memcpy(date, line + 5, len - 5);
-		date[len - 5] = '\0';
-		t->date = (int64_t) curl_getdate(date, NULL);
-	}
-	return len;
-}
-
-/* ---- one transfer's life --------------------------------------------------------------------------- */
-
-/* Options that hold for every request this project ever makes. */
-static bool
-set_fixed_options(KtHttpTransfer *t)
-{
-	CURL *e = t->easy;
-	bool ok = true;
-
-#define SET(option, value) (ok = ok && curl_easy_setopt(e, option, value) == CURLE_OK)
-	SET(CURLOPT_PRIVATE, (void *) t);
-	SET(CURLOPT_ERRORBUFFER, t->error);
-	SET(CURLOPT_NOSIGNAL, 1L);
-	SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
-	SET(CURLOPT_FOLLOWLOCATION, 0L);
-	SET(CURLOPT_PROXY, ""); /* the empty string: not even from the environment */
-	SET(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
-	SET(CURLOPT_SSL_VERIFYPEER, 1L);
-	SET(CURLOPT_SSL_VERIFYHOST, 2L);
-	SET(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
-#if LIBCURL_VERSION_NUM >= 0x075500
-	SET(CURLOPT_PROTOCOLS_STR, "http,https");
-#else
-	SET(CURLOPT_PROTOCOLS, (long) (CURLPROTO_HTTP | CURLPROTO_HTTPS));
-#endif
-#if LIBCURL_VERSION_NUM >= 0x075700
-	SET(CURLOPT_CA_CACHE_TIMEOUT, CA_CACHE_SECONDS);
-#endif
-	SET(CURLOPT_MAXAGE_CONN, IDLE_CONNECTION_SECONDS);
-	SET(CURLOPT_CONNECTTIMEOUT_MS, NEVER_MS);
-	SET(CURLOPT_ACCEPT_ENCODING,
-	    "gzip"); /* decoded when it comes; set_headers() keeps us from asking */
-	SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
-	SET(CURLOPT_OPENSOCKETDATA, (void *) t);
-	SET(CURLOPT_READFUNCTION, on_body_wanted);
-	SET(CURLOPT_READDATA, (void *) t);
-	SET(CURLOPT_WRITEFUNCTION, on_answer_body);
-	SET(CURLOPT_WRITEDATA, (void *) t);
-	SET(CURLOPT_HEADERFUNCTION, on_answer_header);
-	SET(CURLOPT_HEADERDATA, (void *) t);
-#undef SET
-	return ok;
-}
-
-static void
-transfer_free(KtHttpTransfer *t)
-{
-	if (t->easy != NULL)
-		curl_easy_cleanup(t->easy);
-	kt_buf_free(&t->answer);
-	free(t->ca_file);
-	free(t);
-}
-
-static bool
-same_string(const char *a, const char *b)
-{
-	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
-}
+/* ---- transfers -------------------------------------------------------------------------------------- */
 
 /*
- * A transfer with a handle for that CA bundle. Setting CURLOPT_CAINFO back to NULL does not bring back
- * libcurl's default, so a handle that was made for another bundle is made anew.
+ * Back to the free list, once neither the owner nor libcurl holds it. The handle of a transfer that failed is
+ * not used again: one whose repetition was refused remembers (7.88) that a body is to be rewound, and would
+ * fail its next transfer for it.
  */
-static KtHttpTransfer *
-transfer_take(KtHttp *http, const char *ca_file)
-{
-	KtHttpTransfer *t = http->free;
-
-	if (t != NULL)
-	{
-		http->free = t->next;
-		t->next = NULL;
-		if (same_string(t->ca_file, ca_file))
-			return t;
-		transfer_free(t);
-	}
-	t = calloc(1, sizeof(KtHttpTransfer));
-	if (t == NULL)
-		return NULL;
-	t->http = http;
-	t->deadline = -1;
-	t->easy = curl_easy_init();
-	if (ca_file != NULL)
-		t->ca_file = strdup(ca_file);
-	if (t->easy == NULL || !set_fixed_options(t) || !same_string(t->ca_file, ca_file) ||
-	    (ca_file != NULL && curl_easy_setopt(t->easy, CURLOPT_CAINFO, ca_file) != CURLE_OK))
-	{
-		transfer_free(t);
-		return NULL;
-	}
-	return t;
-}
-
-/* The headers hold the key: they are overwritten before their memory is given back. */
 static void
-forget_request(KtHttpTransfer *t)
-{
-	struct curl_slist *line;
-
-	for (line = t->headers; line != NULL; line = line->next)
-		explicit_bzero(line->data, strlen(line->data));
-	curl_slist_free_all(t->headers);
-	t->headers = NULL;
-	free(t->body);
-	t->body = NULL;
-}
-
-/* Back to the free list, once neither the owner nor libcurl holds it. */
-static void
-transfer_recycle(KtHttp *http, KtHttpTransfer *t)
+recycle(KtHttp *http, KtHttpTransfer *t)
 {
 	if (t->owned || t->in_multi)
 		return;
-	forget_request(t);
-	kt_buf_reset(&t->answer, KEEP_ANSWER_BYTES);
+	kt_transfer_forget(t);
+	if (t->curl_code != CURLE_OK)
+	{
+		kt_transfer_free(t);
+		return;
+	}
 	t->next = http->free;
 	http->free = t;
 }
 
-static bool
-add_header(KtHttpTransfer *t, const char *line)
+static KtHttpTransfer *
+take(KtHttp *http, const char *ca_file)
 {
-	struct curl_slist *longer = curl_slist_append(t->headers, line);
+	KtHttpTransfer *t = http->free;
 
-	if (longer == NULL)
-		return false;
-	t->headers = longer;
-	return true;
-}
-
-/* "Name:" alone keeps libcurl from sending a header of its own accord. */
-static bool
-set_headers(KtHttpTransfer *t, const KtHttpRequest *request)
-{
-	bool ok =
-		add_header(t, "Accept:") && add_header(t, "Expect:") && add_header(t, "Accept-Encoding:");
-	size_t i;
-
-	for (i = 0; ok && request->headers != NULL && request->headers[i] != NULL; i++)
-		ok = add_header(t, request->headers[i]);
-	return ok && curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers) == CURLE_OK;
-}
-
-static bool
-set_body(KtHttpTransfer *t, const KtHttpRequest *request)
-{
-	if (request->body == NULL)
-		return curl_easy_setopt(t->easy, CURLOPT_HTTPGET, 1L) == CURLE_OK;
-	t->body = malloc(request->body_len + 1);
-	if (t->body == NULL)
-		return false;
-	memcpy(t->body, request->body, request->body_len);
-	t->body_len = request->body_len;
-	return curl_easy_setopt(t->easy, CURLOPT_POST, 1L) == CURLE_OK &&
-	       curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) t->body_len) ==
-	           CURLE_OK;
-}
-
-/* A POST without a byte of body needs no rewinding: only a new connection keeps libcurl from repeating it. */
-static long
-needs_fresh_connection(const KtHttpRequest *request)
-{
-	return request->body != NULL && request->body_len == 0;
-}
-
-static bool
-prepare(KtHttpTransfer *t, const KtHttpRequest *request)
-{
-	kt_buf_free(&t->answer);
-	kt_buf_init(&t->answer, request->max_answer);
-	t->body_len = t->body_taken = t->header_bytes = 0;
-	t->date = -1;
-	t->too_large = t->barred = t->header_whole = false;
-	t->loopback_only = request->loopback_only;
-	t->last_socket = -1;
-	t->owner = request->owner;
-	t->curl_code = CURLE_OK;
-	t->own_words = NULL;
-	t->error[0] = '\0';
-	return curl_easy_setopt(t->easy, CURLOPT_URL, request->url) == CURLE_OK &&
-	       curl_easy_setopt(t->easy, CURLOPT_USERAGENT, request->user_agent) == CURLE_OK &&
-	       curl_easy_setopt(t->easy, CURLOPT_FRESH_CONNECT, needs_fresh_connection(request)) ==
-	           CURLE_OK &&
-	       set_headers(t, request) && set_body(t, request);
+	if (t == NULL)
+		return kt_transfer_make(ca_file);
+	http->free = t->next;
+	t->next = NULL;
+	if (kt_transfer_trusts(t, ca_file))
+		return t;
+	kt_transfer_free(t);
+	return kt_transfer_make(ca_file);
 }
 
 KtHttpTransfer *
@@ -539,51 +233,25 @@ kt_http_submit(KtHttp *http, const KtHttpRequest *request)
 
 	if (http->parked >= MAX_PARKED)
 		return NULL;
-	t = transfer_take(http, request->ca_file);
+	t = take(http, request->ca_file);
 	if (t == NULL)
 		return NULL;
 	block_signals(&saved);
-	ok = prepare(t, request) && curl_multi_add_handle(http->multi, t->easy) == CURLM_OK;
+	ok = kt_transfer_prepare(t, request) && curl_multi_add_handle(http->multi, t->easy) == CURLM_OK;
 	restore_signals(&saved);
 	if (!ok)
 	{
-		transfer_recycle(http, t);
+		recycle(http, t);
 		return NULL;
 	}
 	t->in_multi = t->owned = true;
+	t->turns = &http->turns;
 	t->added = http->turns;
 	http->active++;
 	t->request_deadline = now + (int64_t) request->request_timeout_ms * 1000;
 	t->connecting = connect_deadline < t->request_deadline;
 	deadline_insert(http, t, t->connecting ? connect_deadline : t->request_deadline);
 	return t;
-}
-
-/* Until libcurl has begun a transfer, its figures are those of the handle's transfer before. */
-static bool
-has_begun(const KtHttpTransfer *t)
-{
-	return t->added != t->http->turns;
-}
-
-static int64_t
-info_off(KtHttpTransfer *t, CURLINFO info)
-{
-	curl_off_t value = 0;
-
-	if (has_begun(t))
-		curl_easy_getinfo(t->easy, info, &value);
-	return value;
-}
-
-static long
-info_long(KtHttpTransfer *t, CURLINFO info)
-{
-	long value = 0;
-
-	if (has_begun(t))
-		curl_easy_getinfo(t->easy, info, &value);
-	return value;
 }
 
 /*
@@ -595,7 +263,7 @@ static void
 withdraw(KtHttp *http, KtHttpTransfer *t)
 {
 	deadline_remove(http, t);
-	if (!has_begun(t) || info_off(t, CURLINFO_NAMELOOKUP_TIME_T) > 0)
+	if (!kt_transfer_resolving(t))
 	{
 		curl_multi_remove_handle(http->multi, t->easy);
 		t->in_multi = false;
@@ -604,35 +272,6 @@ withdraw(KtHttp *http, KtHttpTransfer *t)
 	t->barred = true;
 	curl_easy_setopt(t->easy, CURLOPT_FRESH_CONNECT, 1L);
 	http->parked++;
-}
-
-/*
- * CURLINFO_CONNECT_TIME_T tells the end of TCP's handshake only once TLS's has ended too (7.88). A number
- * that is not the socket's any more can but make the words less exact.
- */
-static bool
-has_peer(const KtHttpTransfer *t)
-{
-	struct sockaddr_storage peer;
-	socklen_t len = sizeof(peer);
-
-	return t->last_socket >= 0 && getpeername(t->last_socket, (struct sockaddr *) &peer, &len) == 0;
-}
-
-/* Where a transfer stood when its deadline passed, for the message. */
-static const char *
-phase_words(KtHttpTransfer *t)
-{
-	/* in this order: on a re-used connection the times before the last of these are 0 */
-	if (info_long(t, CURLINFO_RESPONSE_CODE) != 0)
-		return "timed out while reading the answer";
-	if (info_long(t, CURLINFO_REQUEST_SIZE) != 0)
-		return "timed out while waiting for the answer";
-	if (info_off(t, CURLINFO_NAMELOOKUP_TIME_T) == 0)
-		return "timed out while resolving the host's name";
-	if (info_off(t, CURLINFO_CONNECT_TIME_T) == 0 && !has_peer(t))
-		return "timed out while connecting";
-	return "timed out in the TLS handshake";
 }
 
 static void
@@ -682,7 +321,7 @@ collect(KtHttp *http)
 		if (t->barred)
 		{
 			http->parked--;
-			transfer_recycle(http, t);
+			recycle(http, t);
 			continue;
 		}
 		deadline_remove(http, t);
@@ -702,14 +341,14 @@ expire(KtHttp *http, int64_t now)
 
 	while ((t = http->by_deadline_head) != NULL && t->deadline <= now)
 	{
-		if (t->connecting && info_off(t, CURLINFO_PRETRANSFER_TIME_T) > 0)
+		if (t->connecting && kt_transfer_connected(t))
 		{
 			t->connecting = false;
 			deadline_remove(http, t);
 			deadline_insert(http, t, t->request_deadline);
 			continue;
 		}
-		t->own_words = phase_words(t);
+		t->own_words = kt_transfer_phase(t);
 		withdraw(http, t);
 		end(http, t, CURLE_OPERATION_TIMEDOUT);
 	}
@@ -748,28 +387,6 @@ kt_http_step(KtHttp *http)
 	restore_signals(&saved);
 }
 
-static void
-fill_answer(KtHttpTransfer *t, KtHttpAnswer *answer)
-{
-	curl_off_t retry_after = info_off(t, CURLINFO_RETRY_AFTER);
-
-	memset(answer, 0, sizeof(*answer));
-	answer->owner = t->owner;
-	answer->curl_code = t->curl_code;
-	answer->error = t->own_words != NULL  ? t->own_words
-	                : t->error[0] != '\0' ? t->error
-	                                      : curl_easy_strerror((CURLcode) t->curl_code);
-	answer->bytes_sent = info_long(t, CURLINFO_REQUEST_SIZE);
-	answer->too_large = t->too_large;
-	answer->status = (int) info_long(t, CURLINFO_RESPONSE_CODE);
-	answer->body = t->answer.data != NULL ? t->answer.data : "";
-	answer->body_len = t->answer.len;
-	answer->retry_after = retry_after > 0 ? retry_after : -1;
-	answer->date = t->date;
-	answer->total_us = info_off(t, CURLINFO_TOTAL_TIME_T);
-	answer->reused = info_long(t, CURLINFO_NUM_CONNECTS) == 0 && answer->status != 0;
-}
-
 KtHttpTransfer *
 kt_http_reap(KtHttp *http, KtHttpAnswer *answer)
 {
@@ -778,7 +395,7 @@ kt_http_reap(KtHttp *http, KtHttpAnswer *answer)
 	if (t == NULL)
 		return NULL;
 	ended_remove(http, t);
-	fill_answer(t, answer);
+	kt_transfer_answer(t, answer);
 	return t;
 }
 
@@ -787,13 +404,13 @@ kt_http_release(KtHttp *http, KtHttpTransfer *t)
 {
 	t->owned = false;
 	http->active--;
-	transfer_recycle(http, t);
+	recycle(http, t);
 }
 
 int64_t
 kt_http_abort(KtHttp *http, KtHttpTransfer *t)
 {
-	int64_t sent = info_long(t, CURLINFO_REQUEST_SIZE);
+	int64_t sent = kt_transfer_sent(t);
 	sigset_t saved;
 
 	if (t->ended)
@@ -804,6 +421,7 @@ kt_http_abort(KtHttp *http, KtHttpTransfer *t)
 		withdraw(http, t);
 		restore_signals(&saved);
 	}
+	t->curl_code = CURLE_ABORTED_BY_CALLBACK;
 	kt_http_release(http, t);
 	return sent;
 }
@@ -848,7 +466,7 @@ kt_http_destroy(KtHttp *http)
 	while ((t = http->free) != NULL)
 	{
 		http->free = t->next;
-		transfer_free(t);
+		kt_transfer_free(t);
 	}
 	if (http->parked > 0)
 		return; /* cleaning up would wait for a resolver thread: the process is about to end, leak */
@@ -857,6 +475,12 @@ kt_http_destroy(KtHttp *http)
 	if (http->epfd >= 0)
 		close(http->epfd);
 	free(http);
+}
+
+void
+kt_http_keep(KtHttp *http, int max_connections)
+{
+	curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, (long) max_connections);
 }
 
 int

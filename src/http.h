@@ -58,6 +58,9 @@ extern int64_t kt_http_now(void);
 extern KtHttp *kt_http_create(int max_connections);
 extern void kt_http_destroy(KtHttp *http);
 
+/* Changes how many connections are kept open: as many as there are transfers at a time, or most are closed. */
+extern void kt_http_keep(KtHttp *http, int max_connections);
+
 /* An epoll fd, readable when kt_http_step() has work. Owned by http. */
 extern int kt_http_fd(const KtHttp *http);
 

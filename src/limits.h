@@ -33,4 +33,7 @@
 /* A transcript speaker's label, in bytes: "Agent", "Dr. Müller (Praxis)". */
 #define KT_MAX_SPEAKER 64
 
+/* Requests in the air at a time: kridtech.max_concurrent_requests goes no further. */
+#define KT_MAX_CONCURRENT 1024
+
 #endif /* KT_LIMITS_H */

@@ -114,3 +114,69 @@ kt_outcome_nothing_applied(KtOutcome outcome)
 	}
 	return false;
 }
+
+KtDecision
+kt_outcome_decide(KtOutcome outcome, int status)
+{
+	bool redirected = status >= 300 && status <= 399;
+	bool wrong_place = status == 404 || status == 405;
+
+	switch (outcome)
+	{
+		case KT_OUTCOME_OK:
+		case KT_OUTCOME_OK_FLAGGED:
+			return (KtDecision){KT_NEXT_PLACED, KT_EFFECT_NONE, true};
+		case KT_OUTCOME_NOT_SENT:
+			return (KtDecision){KT_NEXT_QUEUED, KT_EFFECT_UNREACHABLE, true};
+		case KT_OUTCOME_BAD_ARGUMENT:
+		case KT_OUTCOME_DECLINED:
+			return (KtDecision){KT_NEXT_FAILED, KT_EFFECT_NONE, true};
+		case KT_OUTCOME_BAD_ENDPOINT:
+			return (KtDecision){KT_NEXT_FAILED,
+			                    wrong_place ? KT_EFFECT_ENDPOINT : KT_EFFECT_UNCLEAR, true};
+		case KT_OUTCOME_UNAUTHORIZED:
+			return (KtDecision){KT_NEXT_QUEUED, KT_EFFECT_UNAUTHORIZED, false};
+		case KT_OUTCOME_NO_CREDITS:
+			return (KtDecision){KT_NEXT_QUEUED, KT_EFFECT_CREDITS, false};
+		case KT_OUTCOME_RATE_LIMITED:
+			return (KtDecision){KT_NEXT_QUEUED, KT_EFFECT_RATE, false};
+		case KT_OUTCOME_LOST:
+		case KT_OUTCOME_UNDOCUMENTED:
+		case KT_OUTCOME_UNKNOWN:
+			break;
+	}
+	return (KtDecision){KT_NEXT_UNKNOWN, redirected ? KT_EFFECT_ENDPOINT : KT_EFFECT_UNCLEAR, true};
+}
+
+const char *
+kt_outcome_word(KtOutcome outcome)
+{
+	switch (outcome)
+	{
+		case KT_OUTCOME_OK:
+			return "ok";
+		case KT_OUTCOME_OK_FLAGGED:
+			return "ok, flagged";
+		case KT_OUTCOME_NOT_SENT:
+			return "not sent";
+		case KT_OUTCOME_BAD_ARGUMENT:
+			return "bad argument";
+		case KT_OUTCOME_BAD_ENDPOINT:
+			return "bad endpoint";
+		case KT_OUTCOME_UNAUTHORIZED:
+			return "unauthorized";
+		case KT_OUTCOME_NO_CREDITS:
+			return "no credits";
+		case KT_OUTCOME_RATE_LIMITED:
+			return "rate limited";
+		case KT_OUTCOME_DECLINED:
+			return "declined";
+		case KT_OUTCOME_LOST:
+			return "lost";
+		case KT_OUTCOME_UNDOCUMENTED:
+			return "undocumented";
+		case KT_OUTCOME_UNKNOWN:
+			return "unknown";
+	}
+	return "unknown";
+}

@@ -61,4 +61,38 @@ extern KtOutcome kt_outcome_judge(const KtEvidence *evidence);
 /* True when the outcome proves that the request created nothing. */
 extern bool kt_outcome_nothing_applied(KtOutcome outcome);
 
+/* What becomes of the call request. */
+typedef enum KtNextState
+{
+	KT_NEXT_PLACED,
+	KT_NEXT_FAILED,
+	KT_NEXT_UNKNOWN,
+	KT_NEXT_QUEUED
+} KtNextState;
+
+/* What it means for the account's other requests. */
+typedef enum KtEffect
+{
+	KT_EFFECT_NONE,         /* the API works */
+	KT_EFFECT_UNREACHABLE,  /* one more in a row that could not be sent: back-off, then a breaker */
+	KT_EFFECT_UNAUTHORIZED, /* pause until the key file changes */
+	KT_EFFECT_CREDITS,      /* pause, with a probe now and then */
+	KT_EFFECT_RATE,         /* a gate for Retry-After */
+	KT_EFFECT_ENDPOINT,     /* pause: base_url is wrong */
+	KT_EFFECT_UNCLEAR       /* nothing is learnt about the account */
+} KtEffect;
+
+typedef struct KtDecision
+{
+	KtNextState state;
+	KtEffect effect;
+	bool uses_attempt; /* counts towards the limit of attempts */
+} KtDecision;
+
+/* The table of faults.md section 1 for a create-call: what an outcome with that HTTP status means. */
+extern KtDecision kt_outcome_decide(KtOutcome outcome, int status);
+
+/* One word for an attempt's record: "ok", "not sent", "no credits", ... */
+extern const char *kt_outcome_word(KtOutcome outcome);
+
 #endif /* KT_OUTCOME_H */

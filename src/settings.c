@@ -12,7 +12,17 @@
 #include "settings.h"
 
 #include "compat.h"
+#include "nodes/pg_list.h"
+#include "shmem.h"
+#include "limits.h"
 #include "url.h"
+#include "utils/builtins.h"
+#include "utils/varlena.h"
+
+/* Units in which long settings are given and kept. */
+#define A_SECOND 1000
+#define A_MINUTE (60 * A_SECOND)
+#define AN_HOUR (60 * A_MINUTE)
 
 char *kt_base_url;
 char *kt_api_key_file;
@@ -20,6 +30,16 @@ char *kt_account_id;
 char *kt_ca_file;
 int kt_connect_timeout;
 int kt_request_timeout;
+char *kt_databases;
+int kt_max_concurrent_requests;
+double kt_calls_per_second;
+int kt_max_unknown;
+bool kt_correlate;
+int kt_max_queued_per_transaction;
+int kt_settle_time;
+bool kt_notify;
+int kt_probe_interval;
+int kt_retry_limit;
 
 static const char *
 fault_of_url(KtUrlFault fault)
@@ -90,6 +110,74 @@ check_account_id(char **newval, void **extra, GucSource source)
 	return true;
 }
 
+/*
+ * The list's names as identifiers are read elsewhere: in double quotes as they stand, without them in
+ * lower case. False when it is no such list. The names point into *copy.
+ */
+static bool
+split_databases(const char *setting, char **copy, List **names)
+{
+	*copy = pstrdup(setting);
+	*names = NIL;
+	return SplitIdentifierString(*copy, ',', names);
+}
+
+static bool
+check_databases(char **newval, void **extra, GucSource source)
+{
+	char *copy;
+	List *names;
+	bool valid = split_databases(*newval, &copy, &names);
+	int count = list_length(names);
+
+	list_free(names);
+	pfree(copy);
+	if (!valid)
+		GUC_check_errdetail("It is not a list of names, separated by commas; names with capital "
+		                    "letters or special characters stand in double quotes.");
+	else if (count > KT_MAX_DATABASES)
+		GUC_check_errdetail("It names %d databases; %d can have workers.", count, KT_MAX_DATABASES);
+	return valid && count <= KT_MAX_DATABASES;
+}
+
+List *
+kt_settings_databases(void)
+{
+	char *copy;
+	List *names;
+	List *result = NIL;
+	ListCell *cell;
+
+	/* The check hook has let the list pass, so there is nothing to complain of here. */
+	(void) split_databases(kt_databases, &copy, &names);
+	foreach (cell, names)
+	{
+		ListCell *other;
+		bool seen = false;
+
+		foreach (other, result)
+			seen = seen || strcmp(lfirst(other), lfirst(cell)) == 0;
+		if (!seen)
+			result = lappend(result, pstrdup(lfirst(cell)));
+	}
+	list_free(names);
+	pfree(copy);
+	return result;
+}
+
+bool
+kt_settings_list_database(const char *name)
+{
+	List *names = kt_settings_databases();
+	ListCell *cell;
+	bool found = false;
+
+	foreach (cell, names)
+		found = found || strcmp(lfirst(cell), name) == 0;
+	list_free_deep(names);
+	return found;
+}
+
 static void
 define_text(const char *name, const char *what, const char *more, char **variable, const char *boot,
             GucStringCheckHook check, GucStringAssignHook assign)
@@ -99,10 +187,75 @@ define_text(const char *name, const char *what, const char *more, char **variabl
 }
 
 static void
+define_number(const char *name, const char *what, const char *more, int *variable, int boot,
+              int least, int most)
+{
+	DefineCustomIntVariable(name, what, more, variable, boot, least, most, PGC_SIGHUP, 0, NULL,
+	                        NULL, NULL);
+}
+
+static void
+define_switch(const char *name, const char *what, const char *more, bool *variable, bool boot)
+{
+	DefineCustomBoolVariable(name, what, more, variable, boot, PGC_SIGHUP, 0, NULL, NULL, NULL);
+}
+
+static void
+define_interval(const char *name, const char *what, const char *more, int *variable, int boot)
+{
+	DefineCustomIntVariable(name, what, more, variable, boot, 100, 24 * AN_HOUR, PGC_SIGHUP,
+	                        GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+static void
 define_timeout(const char *name, const char *what, const char *more, int *variable, int boot)
 {
-	DefineCustomIntVariable(name, what, more, variable, boot, 100, 600 * 1000, PGC_SIGHUP,
+	DefineCustomIntVariable(name, what, more, variable, boot, 100, 10 * A_MINUTE, PGC_SIGHUP,
 	                        GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+/* How much the dialer may do, and when it stops by itself. */
+static void
+define_dialer_limits(void)
+{
+	define_number("kridtech.max_concurrent_requests",
+	              "How many requests a database's dialer may have on the network.", NULL,
+	              &kt_max_concurrent_requests, 64, 1, KT_MAX_CONCURRENT);
+	DefineCustomRealVariable("kridtech.calls_per_second",
+	                         "How many calls a database's dialer places a second at most.",
+	                         "May be a fraction. 0: no limit.", &kt_calls_per_second, 0, 0, 1e6,
+	                         PGC_SIGHUP, 0, NULL, NULL, NULL);
+	define_number("kridtech.max_unknown",
+	              "The dialer stops placing while so many requests of the last hour are unknown.",
+	              "See kridtech_resolve_call(). 0: it never stops for that.", &kt_max_unknown, 5, 0,
+	              INT_MAX);
+	define_number("kridtech.max_queued_per_transaction",
+	              "A transaction that queues more call requests is refused.", "0: no limit.",
+	              &kt_max_queued_per_transaction, 10000, 0, INT_MAX);
+	define_number("kridtech.retry_limit",
+	              "After so many attempts that sent nothing a call request fails.", NULL,
+	              &kt_retry_limit, 20, 1, INT_MAX);
+}
+
+static void
+define_dialer(void)
+{
+	define_text("kridtech.databases", "The databases that get workers: a list of names.",
+	            "Where it is empty, nothing dials. Databases may be named before they exist.",
+	            &kt_databases, "", check_databases, NULL);
+	define_dialer_limits();
+	define_switch("kridtech.correlate",
+	              "Adds the dynamic variable kridtech_ref, random per attempt, to every call.",
+	              "A webhook that brings it back proves which request it belongs to.",
+	              &kt_correlate, true);
+	define_switch("kridtech.notify", "Sends NOTIFY kridtech_calls when a request is finished.",
+	              NULL, &kt_notify, true);
+	define_interval("kridtech.settle_time",
+	                "How long after a lost answer the API's list of calls counts as evidence.",
+	                NULL, &kt_settle_time, 3 * A_MINUTE);
+	define_interval("kridtech.probe_interval",
+	                "How often one request is tried while an account has insufficient credits.",
+	                NULL, &kt_probe_interval, A_MINUTE);
 }
 
 void
@@ -122,8 +275,9 @@ kt_settings_define(void)
 	            &kt_ca_file, "", NULL, NULL);
 	define_timeout("kridtech.connect_timeout", "How long a connection to the API may take to open.",
 	               "From the look-up of the name to the end of the TLS handshake.",
-	               &kt_connect_timeout, 10 * 1000);
+	               &kt_connect_timeout, 10 * A_SECOND);
 	define_timeout("kridtech.request_timeout", "How long a request to the API may take in all.",
-	               NULL, &kt_request_timeout, 30 * 1000);
+	               NULL, &kt_request_timeout, 30 * A_SECOND);
+	define_dialer();
 	kt_reserve_guc_prefix("kridtech");
 }

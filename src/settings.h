@@ -14,6 +14,24 @@ extern char *kt_ca_file;       /* '' : none */
 extern int kt_connect_timeout; /* milliseconds */
 extern int kt_request_timeout; /* milliseconds */
 
+/* The dialer's. */
+extern char *kt_databases;                /* read by kt_settings_databases() */
+extern int kt_max_concurrent_requests;    /* 1 to 1024 */
+extern double kt_calls_per_second;        /* 0: no limit */
+extern int kt_max_unknown;                /* 0: no breaker */
+extern bool kt_correlate;                 /* a kridtech_ref goes along */
+extern int kt_max_queued_per_transaction; /* 0: no limit */
+extern int kt_settle_time;                /* milliseconds */
+extern bool kt_notify;                    /* NOTIFY kridtech_calls on final states */
+extern int kt_probe_interval;             /* milliseconds */
+extern int kt_retry_limit;                /* attempts that provably sent nothing */
+
+/* The names in kridtech.databases: a list of palloc'd strings, each once. */
+extern struct List *kt_settings_databases(void);
+
+/* Whether kridtech.databases has that name. */
+extern bool kt_settings_list_database(const char *name);
+
 extern void kt_settings_define(void);
 
 /* False while kridtech.base_url holds its default only because the configured value was refused. */

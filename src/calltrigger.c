@@ -1,0 +1,529 @@
+/*
+ * kridtech_call_trigger(): a row of any table becomes a call request.
+ *
+ * What a trigger's arguments mean for its table is worked out once per statement and kept in the
+ * FmgrInfo, which the executor makes for one trigger of one relation in one statement (and, for deferred
+ * triggers, for one round of them). The table cannot change under that: it is open, so this session may
+ * not alter it, and locked, so no other can. Hence nothing to invalidate, and ALTER TABLE between two
+ * statements is noticed. Each partition brings a trigger and a relation of its own, with its own numbers.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/transam.h"
+#include "arguments.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "compat.h"
+#include "extension.h"
+#include "fmgr.h"
+#include "newrequest.h"
+#include "shmem.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/numeric.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+PG_FUNCTION_INFO_V1(kridtech_call_trigger);
+
+/* How a column's type is read. */
+typedef enum Kind
+{
+	KIND_TEXT, /* a varlena of characters, taken as it stands */
+	KIND_INT2,
+	KIND_INT4,
+	KIND_INT8,
+	KIND_FLOAT,
+	KIND_NUMERIC,
+	KIND_BOOL,
+	KIND_JSON,
+	KIND_JSONB,
+	KIND_OTHER /* by its output function */
+} Kind;
+
+typedef struct Source
+{
+	AttrNumber attnum;
+	Kind kind;
+	FmgrInfo output; /* of the type as declared; not set for KIND_TEXT */
+	JsonbValue name; /* a variable's */
+} Source;
+
+/* What a trigger does to its table's rows, for one statement. */
+typedef struct Meaning
+{
+	Source phone;
+	int nvariables;
+	Source *variables;
+	int nkeys; /* the primary key's columns; 0: none */
+	Source *keys;
+	TupleDesc key_row; /* of a key of several columns */
+	FmgrInfo record_out;
+	MemoryContext query; /* requests may wait for the statement's end; NULL: they may not */
+} Meaning;
+
+/* ---- arguments --------------------------------------------------------------------------------------- */
+
+static Kind
+kind_of(Oid type)
+{
+	switch (getBaseType(type))
+	{
+		case TEXTOID:
+		case VARCHAROID:
+		case BPCHAROID:
+			return KIND_TEXT;
+		case INT2OID:
+			return KIND_INT2;
+		case INT4OID:
+			return KIND_INT4;
+		case INT8OID:
+			return KIND_INT8;
+		case FLOAT4OID:
+		case FLOAT8OID:
+			return KIND_FLOAT;
+		case NUMERICOID:
+			return KIND_NUMERIC;
+		case BOOLOID:
+			return KIND_BOOL;
+		case JSONOID:
+			return KIND_JSON;
+		case JSONBOID:
+			return KIND_JSONB;
+		default:
+			return KIND_OTHER;
+	}
+}
+
+static void
+set_source(Source *source, Form_pg_attribute attribute, MemoryContext context)
+{
+	Oid output;
+	bool is_varlena;
+
+	source->attnum = attribute->attnum;
+	source->kind = kind_of(attribute->atttypid);
+	getTypeOutputInfo(attribute->atttypid, &output, &is_varlena);
+	fmgr_info_cxt(output, &source->output, context);
+}
+
+/* The user's column of that name, or NULL. */
+static Form_pg_attribute
+find_column(TupleDesc desc, const char *name)
+{
+	int i;
+
+	for (i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		if (!attribute->attisdropped && strcmp(NameStr(attribute->attname), name) == 0)
+			return attribute;
+	}
+	return NULL;
+}
+
+static void
+set_column(Source *source, Relation table, const char *name, MemoryContext context)
+{
+	Form_pg_attribute attribute = find_column(RelationGetDescr(table), name);
+
+	if (attribute == NULL)
+		ereport(ERROR,
+		        (errcode(ERRCODE_UNDEFINED_COLUMN),
+		         errmsg("column \"%s\" of table \"%s\" does not exist", name,
+		                RelationGetRelationName(table)),
+		         errhint("The arguments of kridtech_call_trigger() are the phone column, then "
+		                 "column or variable=column.")));
+	/* 18 computes them when they are read, which is not here. */
+	if (attribute->attgenerated == 'v')
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+		                errmsg("column \"%s\" of table \"%s\" is a virtual generated column", name,
+		                       RelationGetRelationName(table)),
+		                errhint("A trigger does not see its value; make it a stored one.")));
+	set_source(source, attribute, context);
+}
+
+/*
+ * "column" or "variable=column". A column whose name is the whole argument goes first, so that one with
+ * a '=' in its name can be told; else the first '=' divides.
+ */
+static void
+set_variable(Source *source, Relation table, const char *argument, MemoryContext context)
+{
+	const char *equals = strchr(argument, '=');
+	const char *column = argument;
+	size_t len = strlen(argument);
+
+	if (equals != NULL && find_column(RelationGetDescr(table), argument) == NULL)
+	{
+		column = equals + 1;
+		len = equals - argument;
+	}
+	if (len == 0)
+		ereport(ERROR,
+		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		         errmsg("argument \"%s\" of kridtech_call_trigger() names no variable", argument)));
+	set_column(source, table, column, context);
+	source->name.type = jbvString;
+	source->name.val.string.val = MemoryContextStrdup(context, argument);
+	source->name.val.string.len = (int) len;
+}
+
+static void
+set_variables(Meaning *meaning, TriggerData *data, MemoryContext context)
+{
+	int n = data->tg_trigger->tgnargs - 1;
+	int i;
+	int j;
+
+	meaning->nvariables = n;
+	meaning->variables = MemoryContextAllocZero(context, Max(n, 1) * sizeof(Source));
+	for (i = 0; i < n; i++)
+	{
+		JsonbValue *name = &meaning->variables[i].name;
+
+		set_variable(&meaning->variables[i], data->tg_relation, data->tg_trigger->tgargs[i + 1],
+		             context);
+		for (j = 0; j < i; j++)
+		{
+			JsonbValue *other = &meaning->variables[j].name;
+
+			if (other->val.string.len == name->val.string.len &&
+			    memcmp(other->val.string.val, name->val.string.val, name->val.string.len) == 0)
+				ereport(ERROR,
+				        (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				         errmsg("variable \"%.*s\" is given twice to kridtech_call_trigger()",
+				                name->val.string.len, name->val.string.val)));
+		}
+	}
+}
+
+/* ---- the primary key --------------------------------------------------------------------------------- */
+
+static void
+set_keys_of_index(Meaning *meaning, Relation table, Form_pg_index index, MemoryContext context)
+{
+	TupleDesc desc = RelationGetDescr(table);
+	int i;
+
+	meaning->nkeys = index->indnkeyatts;
+	meaning->keys = MemoryContextAllocZero(context, meaning->nkeys * sizeof(Source));
+	for (i = 0; i < meaning->nkeys; i++)
+		set_source(&meaning->keys[i], TupleDescAttr(desc, index->indkey.values[i] - 1), context);
+	if (meaning->nkeys == 1)
+		return;
+	meaning->key_row = CreateTemplateTupleDesc(meaning->nkeys);
+	for (i = 0; i < meaning->nkeys; i++)
+	{
+		Form_pg_attribute key = TupleDescAttr(desc, meaning->keys[i].attnum - 1);
+
+		TupleDescInitEntry(meaning->key_row, i + 1, NULL, key->atttypid, key->atttypmod, 0);
+	}
+	BlessTupleDesc(meaning->key_row);
+	fmgr_info_cxt(F_RECORD_OUT, &meaning->record_out, context);
+}
+
+static void
+set_keys(Meaning *meaning, Relation table, MemoryContext context)
+{
+	List *indexes = RelationGetIndexList(table);
+	ListCell *cell;
+
+	foreach (cell, indexes)
+	{
+		HeapTuple tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(cell)));
+		Form_pg_index index;
+
+		if (!HeapTupleIsValid(tuple))
+			elog(ERROR, "cache lookup failed for index %u", lfirst_oid(cell));
+		index = (Form_pg_index) GETSTRUCT(tuple);
+		if (index->indisprimary)
+			set_keys_of_index(meaning, table, index, context);
+		ReleaseSysCache(tuple);
+	}
+	list_free(indexes);
+}
+
+/*
+ * Whether no other trigger that fires after the table's rows could look for what this one queues: then
+ * requests may be gathered. Built-in ones are foreign keys' and look at their own tables. (tgisinternal
+ * would not tell: before 15 a partition's copy of anybody's trigger is internal.)
+ */
+static bool
+is_alone(TriggerData *data)
+{
+	TriggerDesc *triggers = data->tg_relation->trigdesc;
+	int i;
+
+	for (i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	{
+		Trigger *trigger = &triggers->triggers[i];
+
+		if (TRIGGER_FOR_AFTER(trigger->tgtype) && trigger->tgfoid >= FirstNormalObjectId &&
+		    trigger->tgfoid != data->tg_trigger->tgfoid)
+			return false;
+	}
+	return true;
+}
+
+static void
+refuse_misuse(FunctionCallInfo fcinfo)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event) ||
+	    !TRIGGER_FIRED_FOR_ROW(data->tg_event) ||
+	    !(TRIGGER_FIRED_BY_INSERT(data->tg_event) || TRIGGER_FIRED_BY_UPDATE(data->tg_event)))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+		     errmsg("kridtech_call_trigger() must be fired AFTER INSERT OR UPDATE, FOR EACH ROW")));
+	if (data->tg_trigger->tgnargs < 1)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("kridtech_call_trigger() needs the phone column as its argument")));
+}
+
+static Meaning *
+meaning_of(FunctionCallInfo fcinfo)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+	MemoryContext context = fcinfo->flinfo->fn_mcxt;
+	Meaning *meaning = fcinfo->flinfo->fn_extra;
+	MemoryContext caller;
+
+	if (meaning != NULL)
+		return meaning;
+	kt_extension_check();
+	kt_shmem_require();
+	caller = MemoryContextSwitchTo(context);
+	meaning = palloc0(sizeof(Meaning));
+	set_column(&meaning->phone, data->tg_relation, data->tg_trigger->tgargs[0], context);
+	set_variables(meaning, data, context);
+	set_keys(meaning, data->tg_relation, context);
+	if (is_alone(data))
+		meaning->query = context;
+	MemoryContextSwitchTo(caller);
+	fcinfo->flinfo->fn_extra = meaning;
+	return meaning;
+}
+
+/* ---- values ------------------------------------------------------------------------------------------ */
+
+/* A value's characters; *len is their number. */
+static char *
+characters_of(Source *source, Datum value, int *len)
+{
+	char *result;
+
+	if (source->kind == KIND_TEXT)
+	{
+		text *packed = DatumGetTextPP(value);
+
+		*len = VARSIZE_ANY_EXHDR(packed);
+		return VARDATA_ANY(packed);
+	}
+	result = OutputFunctionCall(&source->output, value);
+	*len = strlen(result);
+	return result;
+}
+
+static void
+put_characters(Source *source, Datum value, JsonbValue *json)
+{
+	json->type = jbvString;
+	json->val.string.val = characters_of(source, value, &json->val.string.len);
+}
+
+static void
+put_numeric(Datum numeric, JsonbValue *json)
+{
+	json->type = jbvNumeric;
+	json->val.numeric = DatumGetNumeric(numeric);
+}
+
+static void
+put_jsonb(Jsonb *jsonb, JsonbValue *json)
+{
+	if (JB_ROOT_IS_SCALAR(jsonb))
+	{
+		(void) JsonbExtractScalar(&jsonb->root, json);
+		return;
+	}
+	json->type = jbvBinary;
+	json->val.binary.data = &jsonb->root;
+	json->val.binary.len = VARSIZE_ANY_EXHDR(jsonb);
+}
+
+/* By way of its text, as to_jsonb() does: a float's digits, not the digits of its binary value. */
+static void
+put_float(Source *source, Datum value, JsonbValue *json)
+{
+	char *digits = OutputFunctionCall(&source->output, value);
+
+	if (strspn(digits, "-+.0123456789eE") == strlen(digits))
+		put_numeric(DirectFunctionCall3(numeric_in, CStringGetDatum(digits),
+		                                ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)),
+		            json);
+	else
+		put_characters(source, value, json);
+}
+
+static void
+put_json_text(Source *source, Datum value, JsonbValue *json)
+{
+	char *words = OutputFunctionCall(&source->output, value);
+
+	put_jsonb(DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(words))), json);
+}
+
+/* Numbers, booleans and JSON as what they are, NaN and infinities as text: JSON has no word for them. */
+static void
+put_value(Source *source, Datum value, JsonbValue *json)
+{
+	switch (source->kind)
+	{
+		case KIND_INT2:
+			put_numeric(DirectFunctionCall1(int2_numeric, value), json);
+			return;
+		case KIND_INT4:
+			put_numeric(DirectFunctionCall1(int4_numeric, value), json);
+			return;
+		case KIND_INT8:
+			put_numeric(DirectFunctionCall1(int8_numeric, value), json);
+			return;
+		case KIND_NUMERIC:
+			value = PointerGetDatum(PG_DETOAST_DATUM(value));
+			if (kt_numeric_is_special(DatumGetNumeric(value)))
+				put_characters(source, value, json);
+			else
+				put_numeric(value, json);
+			return;
+		case KIND_FLOAT:
+			put_float(source, value, json);
+			return;
+		case KIND_BOOL:
+			json->type = jbvBool;
+			json->val.boolean = DatumGetBool(value);
+			return;
+		case KIND_JSON:
+			put_json_text(source, value, json);
+			return;
+		case KIND_JSONB:
+			put_jsonb(DatumGetJsonbP(value), json);
+			return;
+		case KIND_TEXT:
+		case KIND_OTHER:
+			put_characters(source, value, json);
+			return;
+	}
+}
+
+/* The row's variables as a jsonb, or 0 where the trigger names none. */
+static Datum
+variables_of(Meaning *meaning, TupleTableSlot *row)
+{
+	JsonbParseState *state = NULL;
+	JsonbValue value;
+	bool isnull;
+	int i;
+
+	if (meaning->nvariables == 0)
+		return (Datum) 0;
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	for (i = 0; i < meaning->nvariables; i++)
+	{
+		Source *source = &meaning->variables[i];
+		Datum datum = slot_getattr(row, source->attnum, &isnull);
+
+		pushJsonbValue(&state, WJB_KEY, &source->name);
+		value.type = jbvNull;
+		if (!isnull)
+			put_value(source, datum, &value);
+		pushJsonbValue(&state, WJB_VALUE, &value);
+	}
+	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+}
+
+/*
+ * The primary key as text: one column as its type prints it, several as a row, (7,"x y"), which is what
+ * ROW(a, b)::text gives and, unlike any joining of them, can be told apart again. NULL without a key.
+ */
+static Datum
+reference_of(Meaning *meaning, TupleTableSlot *row)
+{
+	Datum values[INDEX_MAX_KEYS];
+	bool nulls[INDEX_MAX_KEYS];
+	HeapTuple tuple;
+	char *result;
+	int len;
+	int i;
+
+	for (i = 0; i < meaning->nkeys; i++)
+		values[i] = slot_getattr(row, meaning->keys[i].attnum, &nulls[i]);
+	if (meaning->nkeys == 0)
+		return (Datum) 0;
+	if (meaning->nkeys == 1)
+	{
+		if (nulls[0])
+			return (Datum) 0;
+		result = characters_of(&meaning->keys[0], values[0], &len);
+		return PointerGetDatum(cstring_to_text_with_len(result, len));
+	}
+	tuple = heap_form_tuple(meaning->key_row, values, nulls);
+	return CStringGetTextDatum(OutputFunctionCall(&meaning->record_out, HeapTupleGetDatum(tuple)));
+}
+
+/* ---- the trigger ------------------------------------------------------------------------------------- */
+
+static void
+say_which_trigger(void *argument)
+{
+	TriggerData *data = argument;
+
+	errcontext("trigger \"%s\" on table \"%s\"", data->tg_trigger->tgname,
+	           RelationGetRelationName(data->tg_relation));
+}
+
+static void
+queue_row(Meaning *meaning, TupleTableSlot *row)
+{
+	KtNewRequest request = {0};
+	char number[KT_PHONE_SIZE];
+	char *typed;
+	bool isnull;
+	int len;
+	Datum phone = slot_getattr(row, meaning->phone.attnum, &isnull);
+
+	if (isnull)
+		return;
+	typed = characters_of(&meaning->phone, phone, &len);
+	kt_phone_check(typed, len, number);
+	request.to_number = CStringGetTextDatum(number);
+	request.dynamic_variables = variables_of(meaning, row);
+	request.reference = reference_of(meaning, row);
+	(void) kt_newrequest_queue(&request, meaning->query);
+}
+
+/* kridtech_call_trigger() returns trigger */
+Datum
+kridtech_call_trigger(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+	ErrorContextCallback which = {error_context_stack, say_which_trigger, data};
+	Meaning *meaning;
+
+	/* each time: one MERGE may insert, update and delete */
+	refuse_misuse(fcinfo);
+	error_context_stack = &which;
+	meaning = meaning_of(fcinfo);
+	queue_row(meaning,
+	          TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newslot : data->tg_trigslot);
+	error_context_stack = which.previous;
+	return PointerGetDatum(NULL);
+}

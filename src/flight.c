@@ -1,0 +1,337 @@
+/*
+ * The requests in the air: on the network, or landed with a result that is not recorded yet.
+ *
+ * Why a claim is sent at most once: kt_air_send() is called once per boarded flight, after the claim's
+ * commit, and forgets the request as it hands it over; kt_http never sends anything again by itself. Why
+ * no result is lost: a flight keeps its place, and its result, until kt_air_end().
+ */
+#include "postgres.h"
+
+#include "flight.h"
+
+#include "api.h"
+#include "convert.h"
+#include "limits.h"
+#include "miscadmin.h"
+#include "retry.h"
+#include "settings.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+void
+kt_air_init(KtAir *air, MemoryContext context, KtSlot *slot, KtGates *gates)
+{
+	memset(air, 0, sizeof(*air));
+	air->context = context;
+	air->slot = slot;
+	air->gates = gates;
+	/* all of them, once: what is in the air is known to the network by its address */
+	air->flights = MemoryContextAllocZero(context, KT_MAX_CONCURRENT * sizeof(KtFlight));
+	air->http = kt_http_create(kt_max_concurrent_requests);
+	if (air->http == NULL)
+		ereport(FATAL,
+		        (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("could not set up the HTTP client")));
+}
+
+void
+kt_air_resize(KtAir *air, int size)
+{
+	kt_http_keep(air->http, size);
+	air->size = Max(size, air->size);
+}
+
+int
+kt_air_free_places(const KtAir *air)
+{
+	return Max(0, Min(kt_max_concurrent_requests, air->size) - air->taken);
+}
+
+/* ---- beginning and end ------------------------------------------------------------------------------- */
+
+static KtFlight *
+take(KtAir *air)
+{
+	int i;
+
+	for (i = 0; i < air->size; i++)
+		if (!air->flights[i].taken)
+		{
+			KtFlight *flight = &air->flights[i];
+			MemoryContext context = flight->context;
+
+			if (context == NULL)
+				context =
+					AllocSetContextCreate(air->context, "kridtech flight", ALLOCSET_SMALL_SIZES);
+			memset(flight, 0, sizeof(*flight));
+			flight->context = context;
+			flight->gate = -1;
+			flight->taken = true;
+			air->taken++;
+			return flight;
+		}
+	elog(ERROR, "more claims than places in the air");
+	return NULL;
+}
+
+static void
+forget_key(KtFlight *flight)
+{
+	if (flight->key != NULL)
+	{
+		explicit_bzero(flight->key, strlen(flight->key));
+		pfree(flight->key);
+	}
+	if (flight->stamp != NULL)
+		pfree(flight->stamp);
+	flight->key = flight->stamp = NULL;
+}
+
+void
+kt_air_end(KtAir *air, KtFlight *flight)
+{
+	if (flight->transfer != NULL)
+		(void) kt_http_abort(air->http, flight->transfer);
+	if (flight->gate >= 0)
+		air->gates->gates[flight->gate].in_flight--;
+	if (flight->landed)
+		air->landed--;
+	kt_api_forget(&flight->http);
+	forget_key(flight);
+	MemoryContextReset(flight->context);
+	flight->taken = false;
+	air->taken--;
+}
+
+static KtFlight *
+fill(KtAir *air, KtFlight *flight, const KtClaim *claim)
+{
+	KtApiRequest request = {.endpoint = KT_ENDPOINT_CREATE_CALL};
+	KtGate *gate;
+
+	flight->id = claim->id;
+	flight->attempts = claim->attempts;
+	flight->gate = kt_gate_find(air->gates, claim->account_id);
+	gate = &air->gates->gates[flight->gate];
+	gate->in_flight++;
+	request.account_id = kt_convert_to_utf8(claim->account_id);
+	request.to_number = claim->to_number;
+	if (claim->dynamic_variables != NULL)
+		request.dynamic_variables = kt_convert_to_utf8(claim->dynamic_variables);
+	request.ref = claim->ref;
+	/* since the scan the request may have come to another account: by UPDATE, by another default */
+	if (gate->key == NULL || (gate->closed != NULL && !gate->may_probe))
+		ereport(ERROR,
+		        (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+		         errmsg("the account of call request " INT64_FORMAT " has changed", claim->id)));
+	/* not in the flight's own context, which is emptied once it is sent */
+	flight->key = MemoryContextStrdup(air->context, gate->key);
+	if (gate->stamp != NULL)
+		flight->stamp = MemoryContextStrdup(air->context, gate->stamp);
+	kt_api_build(&request, flight->key, &flight->http);
+	flight->http.owner = flight;
+	return flight;
+}
+
+KtFlight *
+kt_air_board(KtAir *air, const KtClaim *claim)
+{
+	KtFlight *flight = take(air);
+	MemoryContext caller = MemoryContextSwitchTo(flight->context);
+
+	PG_TRY();
+	{
+		fill(air, flight, claim);
+	}
+	PG_CATCH();
+	{
+		kt_air_end(air, flight);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	return flight;
+}
+
+static void
+land(KtAir *air, KtFlight *flight)
+{
+	flight->landed = true;
+	flight->transfer = NULL;
+	air->landed++;
+}
+
+/* ---- what an attempt's end means --------------------------------------------------------------------- */
+
+static TimestampTz
+after_back_off(int failures)
+{
+	uint64 random = 0;
+
+	(void) pg_strong_random(&random, sizeof(random));
+	return GetCurrentTimestamp() + kt_retry_delay(failures, random);
+}
+
+/* "unknown (HTTP status 500): the API's words" */
+static char *
+error_text(KtOutcome outcome, int status, const char *words)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfoString(&text, kt_outcome_word(outcome));
+	if (status != 0)
+		appendStringInfo(&text, " (HTTP status %d)", status);
+	if (words != NULL)
+		appendStringInfo(&text, ": %s", words);
+	return text.data;
+}
+
+/* Fills the result of a flight from how its transfer ended. UTF-8; in the flight's context. */
+static void
+judge(KtFlight *flight, const KtHttpAnswer *http)
+{
+	const char *key = flight->key;
+	KtResult *result = &flight->result;
+	KtApiAnswer answer;
+	KtOutcome outcome = kt_api_judge(KT_ENDPOINT_CREATE_CALL, http, &answer);
+	KtDecision decision = kt_outcome_decide(outcome, http->status);
+	const char *words = http->curl_code != 0 ? http->error : answer.words;
+
+	words = words != NULL ? kt_api_presentable(words, strlen(words), key) : NULL;
+	result->id = flight->id;
+	result->state = decision.state;
+	result->uses_attempt = decision.uses_attempt;
+	result->outcome = kt_outcome_word(outcome);
+	result->curl_code = http->curl_code;
+	result->bytes_sent = http->bytes_sent;
+	result->http_status = http->status;
+	result->call_id = answer.call_id;
+	result->call_status = answer.call_status;
+	if (outcome != KT_OUTCOME_OK)
+	{
+		result->detail = words;
+		result->error = error_text(outcome, http->status, words);
+		result->answer_head = kt_api_presentable(http->body, http->body_len, key);
+	}
+	if (outcome == KT_OUTCOME_NOT_SENT)
+	{
+		if (flight->attempts >= kt_retry_limit)
+			result->state = KT_NEXT_FAILED;
+		else
+			result->next_attempt_at = after_back_off(flight->attempts);
+	}
+	result->live = !kt_outcome_nothing_applied(outcome);
+	flight->effect = decision.effect;
+	flight->retry_after = http->retry_after;
+}
+
+/* The result of a transfer that was given up, or could not even begin. */
+static void
+judge_given_up(KtFlight *flight, int64 bytes_sent, const char *why)
+{
+	MemoryContext caller = MemoryContextSwitchTo(flight->context);
+	KtResult *result = &flight->result;
+	bool unsent = bytes_sent == 0;
+
+	result->id = flight->id;
+	result->state = unsent ? KT_NEXT_QUEUED : KT_NEXT_UNKNOWN;
+	result->live = !unsent;
+	result->outcome = kt_outcome_word(unsent ? KT_OUTCOME_NOT_SENT : KT_OUTCOME_UNKNOWN);
+	result->bytes_sent = bytes_sent;
+	result->detail = why;
+	result->error = unsent ? NULL : error_text(KT_OUTCOME_UNKNOWN, 0, why);
+	flight->effect = KT_EFFECT_UNCLEAR;
+	flight->retry_after = -1;
+	MemoryContextSwitchTo(caller);
+}
+
+/* ---- sending ------------------------------------------------------------------------------------------- */
+
+void
+kt_air_send(KtAir *air, KtFlight *flight)
+{
+	flight->transfer = kt_http_submit(air->http, &flight->http);
+	kt_api_forget(&flight->http);
+	memset(&flight->http, 0, sizeof(flight->http));
+	MemoryContextReset(flight->context);
+	if (flight->transfer == NULL)
+	{
+		judge_given_up(flight, 0, "the request could not be started");
+		land(air, flight);
+	}
+}
+
+void
+kt_air_give_up(KtAir *air, const char *why)
+{
+	int i;
+
+	for (i = 0; i < air->size; i++)
+	{
+		KtFlight *flight = &air->flights[i];
+		int64 sent;
+
+		if (!flight->taken || flight->transfer == NULL)
+			continue;
+		sent = kt_http_abort(air->http, flight->transfer);
+		judge_given_up(flight, sent, why);
+		land(air, flight);
+	}
+}
+
+bool
+kt_air_is_outdated(const KtAir *air, const KtFlight *flight)
+{
+	const char *stamp = air->gates->gates[flight->gate].stamp;
+
+	return flight->effect == KT_EFFECT_UNAUTHORIZED && flight->stamp != NULL && stamp != NULL &&
+	       strcmp(flight->stamp, stamp) != 0;
+}
+
+void
+kt_air_doubt(KtAir *air, KtFlight *flight)
+{
+	MemoryContext caller = MemoryContextSwitchTo(flight->context);
+	KtResult *result = &flight->result;
+
+	result->state = KT_NEXT_UNKNOWN;
+	result->live = true;
+	result->outcome = kt_outcome_word(KT_OUTCOME_UNKNOWN);
+	result->detail = "the answer's callId belongs to another request";
+	result->error = error_text(KT_OUTCOME_UNKNOWN, result->http_status, result->detail);
+	flight->effect = KT_EFFECT_UNCLEAR;
+	flight->conflict = true;
+	MemoryContextSwitchTo(caller);
+}
+
+static void
+count_latency(KtSlot *slot, int64 us)
+{
+	int bucket = 0;
+
+	while (bucket < KT_LATENCY_BUCKETS - 1 && (INT64CONST(1) << bucket) <= us)
+		bucket++;
+	pg_atomic_fetch_add_u64(&slot->latency[bucket], 1);
+}
+
+void
+kt_air_collect(KtAir *air)
+{
+	KtHttpAnswer answer;
+	KtHttpTransfer *transfer;
+
+	kt_http_step(air->http);
+	while ((transfer = kt_http_reap(air->http, &answer)) != NULL)
+	{
+		KtFlight *flight = answer.owner;
+		MemoryContext caller = MemoryContextSwitchTo(flight->context);
+
+		judge(flight, &answer);
+		MemoryContextSwitchTo(caller);
+		count_latency(air->slot, answer.total_us);
+		kt_count(air->slot, KT_COUNT_BYTES_SENT, (uint64) answer.bytes_sent);
+		kt_count(air->slot, KT_COUNT_BYTES_RECEIVED, answer.body_len);
+		kt_http_release(air->http, transfer);
+		land(air, flight);
+	}
+}

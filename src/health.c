@@ -1,0 +1,551 @@
+/*
+ * What monitoring reads: the rows of the views health and stats; and the two functions that prod the workers.
+ *
+ * What the workers do is read from shared memory, what waits from the tables. The tables are read as
+ * their owner, so a monitoring role needs no right on them; and by indexes that hold only what is not
+ * finished, each to a bound, so that it stays cheap with millions of requests behind or before it.
+ */
+#include "postgres.h"
+
+#include "account.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "commands/dbcommands.h"
+#include "compat.h"
+#include "extension.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "settings.h"
+#include "shmem.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "wake.h"
+
+PG_FUNCTION_INFO_V1(kridtech_health);
+PG_FUNCTION_INFO_V1(kridtech_stats);
+PG_FUNCTION_INFO_V1(kridtech_wake);
+PG_FUNCTION_INFO_V1(kridtech_restart_workers);
+
+/* Requests of one kind that are counted; beyond, health says "at least". A text: it stands in statements. */
+#define COUNT_BOUND 10000
+#define COUNT_BOUND_TEXT "10000"
+
+/* Accounts whose key file is looked at, so that a table of thousands does not open thousands of files. */
+#define ACCOUNTS_BOUND_TEXT "100"
+
+/* What is ready and unpaused for longer than this, while nothing is placed, is stuck. */
+#define STUCK_SECONDS 60
+
+/* ---- rows ----------------------------------------------------------------------------------------------- */
+
+typedef enum Verdict
+{
+	GOOD,
+	BAD,
+	NEITHER /* does not apply: NULL */
+} Verdict;
+
+typedef struct Report
+{
+	ReturnSetInfo *result;
+	KtOwner owner;
+} Report;
+
+static void
+put_health(Report *report, const char *component, Verdict verdict, const char *detail,
+           TimestampTz since)
+{
+	Datum values[] = {CStringGetTextDatum(component), BoolGetDatum(verdict == GOOD),
+	                  CStringGetTextDatum(detail), TimestampTzGetDatum(since)};
+	bool nulls[] = {false, verdict == NEITHER, false, since == 0};
+
+	tuplestore_putvalues(report->result->setResult, report->result->setDesc, values, nulls);
+}
+
+static void
+set_for_query(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+	                         false);
+}
+
+/*
+ * Reads the tables as their owner. The plan must not depend on statistics, which say "empty" for a queue
+ * that has just been filled: so no sequential scans; nor JIT, which takes what that costs for a long query
+ * and compiles for 200 ms. Up to kt_owner_end(), which puts both back, SPI_tuptable has the rows.
+ */
+static void
+query(Report *report, SPIPlanPtr *kept, const char *statement)
+{
+	Oid types[] = {TEXTOID};
+	Datum values[] = {CStringGetTextDatum(kt_account_id)};
+
+	kt_owner_begin(&report->owner);
+	set_for_query("enable_seqscan", "off");
+	set_for_query("jit", "off");
+	if (SPI_execute_plan(kt_owner_plan(kept, statement, lengthof(types), types), values, NULL, true,
+	                     0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the tables of kridtech");
+}
+
+/* A column of a row of the result; a NULL number is 0, a NULL text NULL. */
+static int64
+number_at(int row, int column)
+{
+	bool isnull;
+	Datum value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
+
+	return isnull ? 0 : DatumGetInt64(value);
+}
+
+static char *
+text_at(int row, int column)
+{
+	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+}
+
+/* ---- the dialer ----------------------------------------------------------------------------------------- */
+
+/* The shared memory's words, copied so that the lock is not held over what may throw. */
+typedef struct Words
+{
+	bool running;
+	bool ok;
+	char status[KT_MAX_STATUS];
+	TimestampTz since;
+	pid_t launcher_pid;
+	char launcher_status[KT_MAX_STATUS];
+	TimestampTz launcher_since;
+} Words;
+
+/*
+ * A status is cut at a byte and holds names of other databases, whose encoding need not be ours: what is
+ * no text here loses its characters beyond ASCII.
+ */
+static void
+make_valid(char *status)
+{
+	if (pg_verifymbstr(status, (int) strlen(status), true))
+		return;
+	for (; *status != '\0'; status++)
+		if (IS_HIGHBIT_SET(*status))
+			*status = '?';
+}
+
+static void
+read_words(Words *words)
+{
+	KtSlot *slot;
+
+	memset(words, 0, sizeof(*words));
+	LWLockAcquire(kt_shared->lock, LW_SHARED);
+	slot = kt_shmem_find(MyDatabaseId);
+	if (slot != NULL)
+	{
+		words->running = slot->pid != 0;
+		words->ok = slot->ok;
+		strlcpy(words->status, slot->status, sizeof(words->status));
+		words->since = slot->since;
+	}
+	words->launcher_pid = kt_shared->launcher_pid;
+	strlcpy(words->launcher_status, kt_shared->launcher_status, sizeof(words->launcher_status));
+	words->launcher_since = kt_shared->launcher_since;
+	LWLockRelease(kt_shared->lock);
+	make_valid(words->status);
+	make_valid(words->launcher_status);
+}
+
+static void
+report_dialer(Report *report)
+{
+	Words words;
+
+	if (kt_shared == NULL)
+	{
+		put_health(
+			report, "dialer", BAD,
+			"kridtech was not loaded at the server's start: add it to shared_preload_libraries "
+			"and restart the server",
+			0);
+		return;
+	}
+	read_words(&words);
+	if (RecoveryInProgress())
+		put_health(report, "dialer", NEITHER,
+		           "this server is a standby: nothing dials before its promotion", 0);
+	else if (words.running)
+		put_health(report, "dialer", words.ok ? GOOD : BAD,
+		           words.status[0] != '\0' ? words.status : "starting", words.since);
+	else if (!kt_settings_list_database(get_database_name(MyDatabaseId)))
+		put_health(report, "dialer", BAD,
+		           "the setting kridtech.databases does not name this database", 0);
+	else if (words.launcher_pid == 0)
+		put_health(report, "dialer", BAD,
+		           "the launcher does not run: see the server's log, and max_worker_processes", 0);
+	else
+		put_health(report, "dialer", BAD,
+		           psprintf("no dialer runs (%s); launcher: %s",
+		                    words.status[0] != '\0' ? words.status : "none has yet",
+		                    words.launcher_status),
+		           words.launcher_since);
+}
+
+/* ---- the queue ------------------------------------------------------------------------------------------ */
+
+/* $1: the default account. A pause that is over by time is no pause, whether or not its row has gone. */
+static const char queue_statement[] =
+	"WITH ready AS MATERIALIZED (SELECT q.account_id, greatest(q.created_at, q.not_before) AS since"
+	"  FROM kridtech.call_requests AS q WHERE q.state = 'queued' AND q.next_attempt_at IS NULL"
+	"  ORDER BY q.priority DESC, q.id LIMIT " COUNT_BOUND_TEXT "),"
+	" pauses AS MATERIALIZED (SELECT p.account_id FROM kridtech.pauses AS p"
+	"  WHERE p.until IS NULL OR p.until > clock_timestamp())"
+	" SELECT (SELECT count(*) FROM ready),"
+	" (SELECT count(*) FROM (SELECT FROM kridtech.call_requests AS q WHERE q.state = 'queued'"
+	"  AND q.next_attempt_at IS NOT NULL LIMIT " COUNT_BOUND_TEXT ") AS w),"
+	" (SELECT min(q.next_attempt_at) FROM kridtech.call_requests AS q WHERE q.state = 'queued'"
+	"  AND q.next_attempt_at IS NOT NULL),"
+	" (SELECT count(*) FROM kridtech.call_requests AS q WHERE q.state = 'placing'),"
+	" (SELECT count(*) FROM kridtech.call_requests AS q WHERE q.state = 'unknown'"
+	"  AND q.finished_at > clock_timestamp() - interval '1 hour'),"
+	" (SELECT count(*) FROM (SELECT FROM kridtech.call_requests AS q WHERE q.state = 'unknown'"
+	"  LIMIT " COUNT_BOUND_TEXT ") AS u),"
+	" (SELECT min(r.since) FROM ready AS r WHERE NOT EXISTS (SELECT FROM pauses AS p"
+	"  WHERE p.account_id IN ('', coalesce(r.account_id, $1)))),"
+	" (SELECT a.started_at FROM kridtech.call_attempts AS a ORDER BY a.id DESC LIMIT 1)";
+
+typedef struct Queue
+{
+	int64 ready;
+	int64 waiting;
+	TimestampTz next; /* of those that wait */
+	int64 placing;
+	int64 unknown_lately;
+	int64 unknown;
+	TimestampTz oldest; /* of those that are ready and not paused; 0: none */
+	TimestampTz placed; /* the last attempt; 0: none */
+} Queue;
+
+static void
+read_queue(Report *report, Queue *queue)
+{
+	static SPIPlanPtr kept = NULL;
+
+	query(report, &kept, queue_statement);
+	queue->ready = number_at(0, 1);
+	queue->waiting = number_at(0, 2);
+	queue->next = number_at(0, 3);
+	queue->placing = number_at(0, 4);
+	queue->unknown_lately = number_at(0, 5);
+	queue->unknown = number_at(0, 6);
+	queue->oldest = number_at(0, 7);
+	queue->placed = number_at(0, 8);
+	kt_owner_end(&report->owner);
+}
+
+/* A slow pace is not a fault: two calls' time must have passed without one, and a minute at least. */
+static bool
+is_stuck(const Queue *queue)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	double patience = STUCK_SECONDS;
+
+	if (kt_calls_per_second > 0)
+		patience = Max(patience, Min(2 / kt_calls_per_second, SECS_PER_DAY));
+	return queue->oldest != 0 &&
+	       queue->oldest < now - (TimestampTz) STUCK_SECONDS * USECS_PER_SEC &&
+	       queue->placed < now - (TimestampTz) (patience * USECS_PER_SEC);
+}
+
+static void
+append_count(StringInfo words, int64 count, const char *what)
+{
+	appendStringInfo(words, "%s%s" INT64_FORMAT " %s", words->len > 0 ? ", " : "",
+	                 count >= COUNT_BOUND ? "at least " : "", count, what);
+}
+
+static char *
+describe_queue(const Queue *queue)
+{
+	StringInfoData words;
+
+	initStringInfo(&words);
+	append_count(&words, queue->ready, "ready");
+	append_count(&words, queue->waiting, "waiting");
+	if (queue->waiting > 0)
+		appendStringInfo(&words, " (the next until %s)", timestamptz_to_str(queue->next));
+	append_count(&words, queue->placing, "on the network");
+	append_count(&words, queue->unknown, "unknown");
+	appendStringInfo(&words, " (" INT64_FORMAT " of the last hour", queue->unknown_lately);
+	if (kt_max_unknown > 0)
+		appendStringInfo(&words, ", the dialer stops at %d", kt_max_unknown);
+	appendStringInfoChar(&words, ')');
+	return words.data;
+}
+
+static void
+report_queue(Report *report)
+{
+	char *description;
+	Queue queue;
+
+	read_queue(report, &queue);
+	description = describe_queue(&queue);
+	if (kt_max_unknown > 0 && queue.unknown_lately >= kt_max_unknown)
+		put_health(report, "queue", BAD,
+		           psprintf("stopped by kridtech.max_unknown, see kridtech_resolve_call(): %s",
+		                    description),
+		           queue.oldest);
+	else if (is_stuck(&queue))
+		put_health(report, "queue", BAD, psprintf("nothing is being placed: %s", description),
+		           queue.oldest);
+	else
+		put_health(report, "queue", GOOD, description, queue.oldest);
+}
+
+/* ---- credentials ---------------------------------------------------------------------------------------- */
+
+/* What is wrong with an account's key, or NULL. The key itself is gone when this returns. */
+static char *
+key_problem(const char *account_id)
+{
+	char *file;
+	char *problem = NULL;
+	char *key = kt_account_read_key(account_id, &file, &problem);
+
+	if (key != NULL)
+		explicit_bzero(key, strlen(key));
+	return key == NULL ? problem : NULL;
+}
+
+/* The accounts of kridtech.accounts: their number, and words about those without a usable key. */
+static int
+check_accounts(Report *report, StringInfo faults)
+{
+	static const char statement[] = "SELECT a.account_id FROM kridtech.accounts AS a"
+									" WHERE $1 IS NOT NULL ORDER BY 1 LIMIT " ACCOUNTS_BOUND_TEXT;
+	static SPIPlanPtr kept = NULL;
+	int count;
+	int i;
+
+	query(report, &kept, statement);
+	count = (int) SPI_processed;
+	for (i = 0; i < count; i++)
+	{
+		char *account_id = text_at(i, 1);
+		char *problem = key_problem(account_id);
+
+		if (problem != NULL)
+			appendStringInfo(faults, "%saccount \"%s\": %s", faults->len > 0 ? "; " : "",
+			                 account_id, problem);
+	}
+	kt_owner_end(&report->owner);
+	return count;
+}
+
+static void
+report_credentials(Report *report)
+{
+	char *problem = key_problem(kt_account_id[0] != '\0' ? kt_account_id : NULL);
+	StringInfoData faults;
+	int accounts;
+
+	initStringInfo(&faults);
+	accounts = check_accounts(report, &faults);
+
+	/* Who names an account in every request needs no default one. */
+	if (problem == NULL && kt_account_id[0] == '\0')
+		problem = pstrdup("kridtech.account_id is not set");
+	if (problem != NULL && (accounts == 0 || kt_account_id[0] != '\0'))
+		appendStringInfo(&faults, "%sdefault account: %s", faults.len > 0 ? "; " : "", problem);
+	if (faults.len > 0)
+		put_health(report, "credentials", BAD, faults.data, 0);
+	else
+		put_health(report, "credentials", GOOD,
+		           psprintf("the default account %s a key; %d more in kridtech.accounts",
+		                    problem == NULL ? "has" : "has not", accounts),
+		           0);
+}
+
+/* ---- pauses --------------------------------------------------------------------------------------------- */
+
+static void
+report_pauses(Report *report)
+{
+	static const char statement[] =
+		"SELECT CASE p.account_id WHEN '' THEN 'all accounts' ELSE 'account ' || p.account_id END,"
+		" concat(p.cause, ': ' || p.reason, '; ends ' || p.until, '; tried again ' || p.probe_at),"
+		" p.since FROM kridtech.pauses AS p"
+		" WHERE $1 IS NOT NULL AND (p.until IS NULL OR p.until > clock_timestamp()) ORDER BY 1, p.cause";
+	static SPIPlanPtr kept = NULL;
+	uint64 i;
+
+	query(report, &kept, statement);
+	for (i = 0; i < SPI_processed; i++)
+		put_health(report, text_at((int) i, 1), BAD, text_at((int) i, 2), number_at((int) i, 3));
+	kt_owner_end(&report->owner);
+}
+
+Datum
+kridtech_health(PG_FUNCTION_ARGS)
+{
+	Report report;
+
+	kt_extension_check();
+	InitMaterializedSRF(fcinfo, 0);
+	report.result = (ReturnSetInfo *) fcinfo->resultinfo;
+	report_dialer(&report);
+	put_health(&report, "receiver", NEITHER, "not part of this version", 0);
+	put_health(&report, "sync", NEITHER, "not part of this version", 0);
+	report_queue(&report);
+	report_credentials(&report);
+	report_pauses(&report);
+	return (Datum) 0;
+}
+
+/* ---- stats ---------------------------------------------------------------------------------------------- */
+
+static const char *const counter_names[] = {
+	[KT_COUNT_CLAIMED] = "attempts",
+	[KT_COUNT_PLACED] = "placed",
+	[KT_COUNT_FAILED] = "failed",
+	[KT_COUNT_UNKNOWN] = "unknown",
+	[KT_COUNT_REQUEUED] = "retries",
+	[KT_COUNT_EXPIRED] = "expired",
+	[KT_COUNT_CLAIM_BATCHES] = "claim_transactions",
+	[KT_COUNT_RESULT_BATCHES] = "result_transactions",
+	[KT_COUNT_RESULT_RETRIES] = "result_retries",
+	[KT_COUNT_BYTES_SENT] = "bytes_sent",
+	[KT_COUNT_BYTES_RECEIVED] = "bytes_received",
+	[KT_COUNT_WAKES] = "loop_turns",
+};
+
+StaticAssertDecl(lengthof(counter_names) == KT_NCOUNTERS, "every counter has a name");
+
+typedef struct Figures
+{
+	double counters[KT_NCOUNTERS];
+	double latency[KT_LATENCY_BUCKETS];
+	double measured; /* the sum of latency */
+	int in_flight;
+	TimestampTz started_at;
+} Figures;
+
+static void
+read_figures(Figures *figures)
+{
+	KtSlot *slot;
+	int i;
+
+	memset(figures, 0, sizeof(*figures));
+	LWLockAcquire(kt_shared->lock, LW_SHARED);
+	figures->started_at = kt_shared->started_at;
+	slot = kt_shmem_find(MyDatabaseId);
+	if (slot != NULL)
+	{
+		figures->in_flight = slot->in_flight;
+		for (i = 0; i < KT_NCOUNTERS; i++)
+			figures->counters[i] = (double) pg_atomic_read_u64(&slot->counters[i]);
+		for (i = 0; i < KT_LATENCY_BUCKETS; i++)
+			figures->latency[i] = (double) pg_atomic_read_u64(&slot->latency[i]);
+	}
+	LWLockRelease(kt_shared->lock);
+	for (i = 0; i < KT_LATENCY_BUCKETS; i++)
+		figures->measured += figures->latency[i];
+}
+
+/* Milliseconds below which that share of the requests lies, assuming a bucket to be filled evenly. */
+static double
+percentile(const Figures *figures, double share)
+{
+	double wanted = share * figures->measured;
+	double low = 0;
+	double high = 1;
+	int i;
+
+	for (i = 0; i < KT_LATENCY_BUCKETS; i++)
+	{
+		double n = figures->latency[i];
+
+		if (n > 0 && wanted <= n)
+			return (low + (high - low) * wanted / n) / 1000;
+		wanted -= n;
+		low = high;
+		high *= 2;
+	}
+	return low / 1000;
+}
+
+/* A quotient, NULL where there is nothing to divide by. */
+static void
+put_stat(ReturnSetInfo *result, const char *name, double value, double divisor)
+{
+	Datum values[] = {CStringGetTextDatum(name), Float8GetDatum(divisor > 0 ? value / divisor : 0)};
+	bool nulls[] = {false, divisor <= 0};
+
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+Datum
+kridtech_stats(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	Figures figures;
+	const double *n = figures.counters;
+	double any;
+	int i;
+
+	kt_shmem_require();
+	InitMaterializedSRF(fcinfo, 0);
+	read_figures(&figures);
+	any = figures.measured > 0 ? 1 : 0;
+	put_stat(result, "seconds_since_start",
+	         (double) (GetCurrentTimestamp() - figures.started_at) / USECS_PER_SEC, 1);
+	put_stat(result, "in_flight", figures.in_flight, 1);
+	for (i = 0; i < KT_NCOUNTERS; i++)
+		put_stat(result, counter_names[i], n[i], 1);
+	put_stat(result, "claim_batch_average", n[KT_COUNT_CLAIMED], n[KT_COUNT_CLAIM_BATCHES]);
+	put_stat(result, "result_batch_average",
+	         n[KT_COUNT_PLACED] + n[KT_COUNT_FAILED] + n[KT_COUNT_UNKNOWN] + n[KT_COUNT_REQUEUED],
+	         n[KT_COUNT_RESULT_BATCHES]);
+	put_stat(result, "latency_p50_ms", percentile(&figures, 0.5), any);
+	put_stat(result, "latency_p90_ms", percentile(&figures, 0.9), any);
+	put_stat(result, "latency_p99_ms", percentile(&figures, 0.99), any);
+	return (Datum) 0;
+}
+
+/* ---- prodding ------------------------------------------------------------------------------------------- */
+
+Datum
+kridtech_wake(PG_FUNCTION_ARGS)
+{
+	kt_shmem_require();
+	if (!kt_wake_now())
+		ereport(NOTICE, (errmsg("no dialer runs for this database"),
+		                 errhint("The view kridtech.health says why.")));
+	PG_RETURN_VOID();
+}
+
+/*
+ * The dialer ends by itself when it sees the flag, and the launcher starts a new one; where none runs,
+ * the launcher is woken to try at once what it would have tried later.
+ */
+Datum
+kridtech_restart_workers(PG_FUNCTION_ARGS)
+{
+	KtSlot *slot;
+
+	kt_shmem_require();
+	LWLockAcquire(kt_shared->lock, LW_EXCLUSIVE);
+	slot = kt_shmem_find(MyDatabaseId);
+	if (slot != NULL)
+		slot->restart = true;
+	if (slot != NULL && slot->latch != NULL)
+		SetLatch(slot->latch);
+	else if (kt_shared->launcher_latch != NULL)
+		SetLatch(kt_shared->launcher_latch);
+	LWLockRelease(kt_shared->lock);
+	if (slot == NULL)
+		ereport(NOTICE, (errmsg("no worker is kept for this database"),
+		                 errhint("The view kridtech.health says why.")));
+	PG_RETURN_VOID();
+}

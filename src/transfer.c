@@ -1,0 +1,435 @@
+/*
+ * One transfer of the HTTP client: its libcurl handle, what it sends, what has come of it.
+ *
+ * The callbacks run inside libcurl, so nothing here may throw or longjmp. Why a body leaves at most once:
+ * it is handed out by on_body_wanted(), strictly forward, and there is no seek callback, so libcurl, which
+ * would re-send a POST by itself when a re-used connection dies before the first byte of an answer, fails
+ * with CURLE_SEND_FAIL_REWIND instead (measured with 7.88). Where only the head has left there is nothing
+ * to rewind: has_left() keeps that from being repeated. HTTP/2 has a silent retry of its own, hence
+ * HTTP/1.1 only. Redirects are never followed.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* explicit_bzero */
+#endif
+#include "transfer.h"
+
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+
+#include "limits.h"
+
+#ifdef POSTGRES_H
+#error "floor 0 knows nothing of PostgreSQL"
+#endif
+
+/* Idle seconds after which a kept connection is not used again: below the idle limit of any server we know. */
+#define IDLE_CONNECTION_SECONDS 15L
+
+/* A changed CA bundle is noticed after this many seconds. */
+#define CA_CACHE_SECONDS 60L
+
+/* libcurl's own time-outs are set out of the way: http.c keeps the deadlines. */
+#define NEVER_MS (24L * 3600 * 1000)
+
+/* Memory kept in an idle transfer's answer buffer. */
+#define KEEP_ANSWER_BYTES (32 * 1024)
+
+/* ---- callbacks: inside libcurl, no exit but return ------------------------------------------------ */
+
+static bool
+is_loopback(const struct sockaddr *addr)
+{
+	if (addr->sa_family == AF_INET)
+	{
+		const struct sockaddr_in *in4 = (const struct sockaddr_in *) (const void *) addr;
+
+		return ntohl(in4->sin_addr.s_addr) >> 24 == 127;
+	}
+	if (addr->sa_family == AF_INET6)
+	{
+		const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *) (const void *) addr;
+
+		return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
+	}
+	return false;
+}
+
+/* Whether something of a POST has left already: libcurl is about to send it a second time. */
+static bool
+has_left(KtHttpTransfer *t)
+{
+	long sent = 0;
+
+	if (t->body == NULL)
+		return false;
+	curl_easy_getinfo(t->easy, CURLINFO_REQUEST_SIZE, &sent);
+	return sent > 0;
+}
+
+/* The one way to a new connection; a transfer that was given up, or may not go there, gets no socket. */
+static curl_socket_t
+on_open_socket(void *userp, curlsocktype purpose, struct curl_sockaddr *address)
+{
+	KtHttpTransfer *t = userp;
+
+	if (purpose != CURLSOCKTYPE_IPCXN || t->barred || has_left(t))
+		return CURL_SOCKET_BAD;
+	if (t->loopback_only && !is_loopback(&address->addr))
+		return CURL_SOCKET_BAD;
+	t->last_socket = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+	return t->last_socket;
+}
+
+#if LIBCURL_VERSION_NUM >= 0x075000
+/* Before libcurl sends the request, each time: on a new connection, or on another idle one. */
+static int
+on_request_begins(void *userp, char *peer, char *local, int peer_port, int local_port)
+{
+	(void) peer;
+	(void) local;
+	(void) peer_port;
+	(void) local_port;
+	return has_left(userp) ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+}
+#endif
+
+static size_t
+on_body_wanted(char *dst, size_t size, size_t nmemb, void *userp)
+{
+	KtHttpTransfer *t = userp;
+	size_t room = size * nmemb;
+	size_t left = t->body_len - t->body_taken;
+	size_t n = left < room ? left : room;
+
+	if (t->barred)
+		return CURL_READFUNC_ABORT;
+	if (n > 0)
+		memcpy(dst, t->body + t->body_taken, n);
+	t->body_taken += n;
+	return n;
+}
+
+static size_t
+on_answer_body(char *bytes, size_t size, size_t nmemb, void *userp)
+{
+	KtHttpTransfer *t = userp;
+
+	if (kt_buf_append(&t->answer, bytes, size * nmemb))
+		return size * nmemb;
+	t->too_large = true;
+	return 0;
+}
+
+/* Not a 1xx, which another answer follows. */
+static bool
+is_final_answer(KtHttpTransfer *t)
+{
+	long status = 0;
+
+	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	return status >= 200;
+}
+
+/* Called with one whole header line at a time, the status lines included, not NUL-terminated. */
+static size_t
+on_answer_header(char *line, size_t size, size_t nmemb, void *userp)
+{
+	KtHttpTransfer *t = userp;
+	size_t len = size * nmemb;
+	char date[64];
+
+	t->header_bytes += len;
+	if (t->header_bytes > KT_MAX_ANSWER_HEADERS)
+	{
+		t->too_large = true;
+		return 0;
+	}
+	if (len >= 5 && memcmp(line, "HTTP/", 5) == 0)
+		t->date = -1; /* a new answer: what a 1xx said is void */
+	else if (line[0] == '\r' || line[0] == '\n')
+		t->header_whole = is_final_answer(t);
+	else if (len > 5 && len - 5 < sizeof(date) && strncasecmp(line, "Date:", 5) == 0)
+	{
+		memcpy(date, line + 5, len - 5);
+		date[len - 5] = '\0';
+		t->date = (int64_t) curl_getdate(date, NULL);
+	}
+	return len;
+}
+
+/* ---- the handle ---------------------------------------------------------------------------------- */
+
+/* Options that hold for every request this project ever makes. */
+static bool
+set_fixed_options(KtHttpTransfer *t)
+{
+	CURL *e = t->easy;
+	bool ok = true;
+
+#define SET(option, value) (ok = ok && curl_easy_setopt(e, option, value) == CURLE_OK)
+	SET(CURLOPT_PRIVATE, (void *) t);
+	SET(CURLOPT_ERRORBUFFER, t->error);
+	SET(CURLOPT_NOSIGNAL, 1L);
+	SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
+	SET(CURLOPT_FOLLOWLOCATION, 0L);
+	SET(CURLOPT_PROXY, ""); /* the empty string: not even from the environment */
+	SET(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
+	SET(CURLOPT_SSL_VERIFYPEER, 1L);
+	SET(CURLOPT_SSL_VERIFYHOST, 2L);
+	SET(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+#if LIBCURL_VERSION_NUM >= 0x075500
+	SET(CURLOPT_PROTOCOLS_STR, "http,https");
+#else
+	SET(CURLOPT_PROTOCOLS, (long) (CURLPROTO_HTTP | CURLPROTO_HTTPS));
+#endif
+#if LIBCURL_VERSION_NUM >= 0x075700
+	SET(CURLOPT_CA_CACHE_TIMEOUT, CA_CACHE_SECONDS);
+#endif
+	SET(CURLOPT_MAXAGE_CONN, IDLE_CONNECTION_SECONDS);
+	SET(CURLOPT_CONNECTTIMEOUT_MS, NEVER_MS);
+	SET(CURLOPT_ACCEPT_ENCODING,
+	    "gzip"); /* decoded when it comes; set_headers() keeps us from asking */
+	SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+	SET(CURLOPT_OPENSOCKETDATA, (void *) t);
+#if LIBCURL_VERSION_NUM >= 0x075000
+	SET(CURLOPT_PREREQFUNCTION, on_request_begins);
+	SET(CURLOPT_PREREQDATA, (void *) t);
+#endif
+	SET(CURLOPT_READFUNCTION, on_body_wanted);
+	SET(CURLOPT_READDATA, (void *) t);
+	SET(CURLOPT_WRITEFUNCTION, on_answer_body);
+	SET(CURLOPT_WRITEDATA, (void *) t);
+	SET(CURLOPT_HEADERFUNCTION, on_answer_header);
+	SET(CURLOPT_HEADERDATA, (void *) t);
+#undef SET
+	return ok;
+}
+
+void
+kt_transfer_free(KtHttpTransfer *t)
+{
+	if (t->easy != NULL)
+		curl_easy_cleanup(t->easy);
+	kt_buf_free(&t->answer);
+	free(t->ca_file);
+	free(t);
+}
+
+static bool
+same_string(const char *a, const char *b)
+{
+	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+KtHttpTransfer *
+kt_transfer_make(const char *ca_file)
+{
+	KtHttpTransfer *t = calloc(1, sizeof(KtHttpTransfer));
+
+	if (t == NULL)
+		return NULL;
+	t->deadline = -1;
+	t->easy = curl_easy_init();
+	if (ca_file != NULL)
+		t->ca_file = strdup(ca_file);
+	if (t->easy == NULL || !set_fixed_options(t) || !same_string(t->ca_file, ca_file) ||
+	    (ca_file != NULL && curl_easy_setopt(t->easy, CURLOPT_CAINFO, ca_file) != CURLE_OK))
+	{
+		kt_transfer_free(t);
+		return NULL;
+	}
+	return t;
+}
+
+bool
+kt_transfer_trusts(const KtHttpTransfer *t, const char *ca_file)
+{
+	return same_string(t->ca_file, ca_file);
+}
+
+/* The headers hold the key: they are overwritten before their memory is given back. */
+static void
+forget_request(KtHttpTransfer *t)
+{
+	struct curl_slist *line;
+
+	for (line = t->headers; line != NULL; line = line->next)
+		explicit_bzero(line->data, strlen(line->data));
+	curl_slist_free_all(t->headers);
+	t->headers = NULL;
+	free(t->body);
+	t->body = NULL;
+}
+
+static bool
+add_header(KtHttpTransfer *t, const char *line)
+{
+	struct curl_slist *longer = curl_slist_append(t->headers, line);
+
+	if (longer == NULL)
+		return false;
+	t->headers = longer;
+	return true;
+}
+
+/* "Name:" alone keeps libcurl from sending a header of its own accord. */
+static bool
+set_headers(KtHttpTransfer *t, const KtHttpRequest *request)
+{
+	bool ok =
+		add_header(t, "Accept:") && add_header(t, "Expect:") && add_header(t, "Accept-Encoding:");
+	size_t i;
+
+	for (i = 0; ok && request->headers != NULL && request->headers[i] != NULL; i++)
+		ok = add_header(t, request->headers[i]);
+	return ok && curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers) == CURLE_OK;
+}
+
+static bool
+set_body(KtHttpTransfer *t, const KtHttpRequest *request)
+{
+	if (request->body == NULL)
+		return curl_easy_setopt(t->easy, CURLOPT_HTTPGET, 1L) == CURLE_OK;
+	t->body = malloc(request->body_len + 1);
+	if (t->body == NULL)
+		return false;
+	memcpy(t->body, request->body, request->body_len);
+	t->body_len = request->body_len;
+	return curl_easy_setopt(t->easy, CURLOPT_POST, 1L) == CURLE_OK &&
+	       curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) t->body_len) ==
+	           CURLE_OK;
+}
+
+/* A POST without a byte of body needs no rewinding: only a new connection keeps libcurl from repeating it. */
+static long
+needs_fresh_connection(const KtHttpRequest *request)
+{
+	return request->body != NULL && request->body_len == 0;
+}
+
+bool
+kt_transfer_prepare(KtHttpTransfer *t, const KtHttpRequest *request)
+{
+	kt_buf_reset(&t->answer, KEEP_ANSWER_BYTES);
+	t->answer.max = request->max_answer;
+	t->body_len = t->body_taken = t->header_bytes = 0;
+	t->date = -1;
+	t->too_large = t->barred = t->header_whole = false;
+	t->loopback_only = request->loopback_only;
+	t->last_socket = -1;
+	t->owner = request->owner;
+	t->curl_code = CURLE_OK;
+	t->own_words = NULL;
+	t->error[0] = '\0';
+	return curl_easy_setopt(t->easy, CURLOPT_URL, request->url) == CURLE_OK &&
+	       curl_easy_setopt(t->easy, CURLOPT_USERAGENT, request->user_agent) == CURLE_OK &&
+	       curl_easy_setopt(t->easy, CURLOPT_FRESH_CONNECT, needs_fresh_connection(request)) ==
+	           CURLE_OK &&
+	       set_headers(t, request) && set_body(t, request);
+}
+
+void
+kt_transfer_forget(KtHttpTransfer *t)
+{
+	forget_request(t);
+	kt_buf_reset(&t->answer, KEEP_ANSWER_BYTES);
+}
+
+/* ---- what has come of it: until it has begun, libcurl's figures are those of the transfer before -------- */
+
+static bool
+has_begun(const KtHttpTransfer *t)
+{
+	return t->added != *t->turns;
+}
+
+static int64_t
+info_off(KtHttpTransfer *t, CURLINFO info)
+{
+	curl_off_t value = 0;
+
+	if (has_begun(t))
+		curl_easy_getinfo(t->easy, info, &value);
+	return value;
+}
+
+static long
+info_long(KtHttpTransfer *t, CURLINFO info)
+{
+	long value = 0;
+
+	if (has_begun(t))
+		curl_easy_getinfo(t->easy, info, &value);
+	return value;
+}
+
+bool
+kt_transfer_resolving(KtHttpTransfer *t)
+{
+	return has_begun(t) && info_off(t, CURLINFO_NAMELOOKUP_TIME_T) == 0;
+}
+
+bool
+kt_transfer_connected(KtHttpTransfer *t)
+{
+	return info_off(t, CURLINFO_PRETRANSFER_TIME_T) > 0;
+}
+
+int64_t
+kt_transfer_sent(KtHttpTransfer *t)
+{
+	return info_long(t, CURLINFO_REQUEST_SIZE);
+}
+
+/*
+ * CURLINFO_CONNECT_TIME_T tells the end of TCP's handshake only once TLS's has ended too (7.88). A number
+ * that is not the socket's any more can but make the words less exact.
+ */
+static bool
+has_peer(const KtHttpTransfer *t)
+{
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof(peer);
+
+	return t->last_socket >= 0 && getpeername(t->last_socket, (struct sockaddr *) &peer, &len) == 0;
+}
+
+const char *
+kt_transfer_phase(KtHttpTransfer *t)
+{
+	/* in this order: on a re-used connection the times before the last of these are 0 */
+	if (info_long(t, CURLINFO_RESPONSE_CODE) != 0)
+		return "timed out while reading the answer";
+	if (info_long(t, CURLINFO_REQUEST_SIZE) != 0)
+		return "timed out while waiting for the answer";
+	if (info_off(t, CURLINFO_NAMELOOKUP_TIME_T) == 0)
+		return "timed out while resolving the host's name";
+	if (info_off(t, CURLINFO_CONNECT_TIME_T) == 0 && !has_peer(t))
+		return "timed out while connecting";
+	return "timed out in the TLS handshake";
+}
+
+void
+kt_transfer_answer(KtHttpTransfer *t, KtHttpAnswer *answer)
+{
+	curl_off_t retry_after = info_off(t, CURLINFO_RETRY_AFTER);
+
+	memset(answer, 0, sizeof(*answer));
+	answer->owner = t->owner;
+	answer->curl_code = t->curl_code;
+	answer->error = t->own_words != NULL  ? t->own_words
+	                : t->error[0] != '\0' ? t->error
+	                                      : curl_easy_strerror((CURLcode) t->curl_code);
+	answer->bytes_sent = info_long(t, CURLINFO_REQUEST_SIZE);
+	answer->too_large = t->too_large;
+	answer->status = (int) info_long(t, CURLINFO_RESPONSE_CODE);
+	answer->body = t->answer.data != NULL ? t->answer.data : "";
+	answer->body_len = t->answer.len;
+	answer->retry_after = retry_after > 0 ? retry_after : -1;
+	answer->date = t->date;
+	answer->total_us = info_off(t, CURLINFO_TOTAL_TIME_T);
+	answer->reused = info_long(t, CURLINFO_NUM_CONNECTS) == 0 && answer->status != 0;
+}

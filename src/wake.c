@@ -1,0 +1,106 @@
+/*
+ * Waking this database's dialer at commit.
+ *
+ * One transaction callback per backend, registered when something is first queued there. It runs after
+ * the transaction has become visible to others, so a dialer it wakes finds the rows. A transaction that
+ * is prepared forgets its wake: another backend commits it, and the slow poll sees that. Without shared
+ * memory (not preloaded) there is nobody to wake.
+ */
+#include "postgres.h"
+
+#include "wake.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "shmem.h"
+
+/* What the current transaction has asked for. */
+static bool wanted = false;
+static bool wanted_urgently = false;
+static int64 queued = 0;
+
+static bool
+wake(bool urgent)
+{
+	Latch *latch = NULL;
+	KtSlot *slot;
+
+	if (kt_shared == NULL)
+		return false;
+	LWLockAcquire(kt_shared->lock, LW_SHARED);
+	slot = kt_shmem_find(MyDatabaseId);
+	if (slot != NULL)
+	{
+		/* A lone store of true, repeated by others at worst: a shared lock will do. */
+		if (urgent)
+			slot->urgent = true;
+		latch = slot->latch;
+	}
+	/* Under the lock: a dialer that ends clears its latch before its PGPROC can be another's. */
+	if (latch != NULL)
+		SetLatch(latch);
+	LWLockRelease(kt_shared->lock);
+	return latch != NULL;
+}
+
+/* Nothing here throws: at COMMIT the transaction is committed, an error would be a PANIC or worse. */
+static void
+on_transaction_event(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+			if (wanted)
+				(void) wake(wanted_urgently);
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			break;
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			return;
+	}
+	wanted = wanted_urgently = false;
+	queued = 0;
+}
+
+static void
+register_once(void)
+{
+	static bool registered = false;
+
+	if (registered)
+		return;
+	RegisterXactCallback(on_transaction_event, NULL);
+	registered = true;
+}
+
+void
+kt_wake_at_commit(bool urgent)
+{
+	register_once();
+	wanted = true;
+	wanted_urgently = wanted_urgently || urgent;
+}
+
+bool
+kt_wake_now(void)
+{
+	return wake(false);
+}
+
+void
+kt_wake_count_queued(int64 n)
+{
+	register_once();
+	queued += n;
+}
+
+int64
+kt_wake_queued(void)
+{
+	return queued;
+}

@@ -1,0 +1,206 @@
+/*
+ * One guarded unit of work: the only file that begins, commits or aborts a worker's transactions.
+ *
+ * Cancelling. Outside a unit a cancel means nothing, so the flag is only ever raised while one runs, and
+ * what was raised too late for it is dropped at its end: an error can be thrown nowhere but in the
+ * guarded part.
+ *
+ * Stopping. die() is not for a worker: it would end it in the middle of a unit and lose the answers of
+ * calls that are on the network. But a unit can wait for long: on a lock, in a user's trigger, for a
+ * synchronous standby. So every unit has a timer that notes that it has become old, and SIGTERM cancels
+ * an old one at once and a young one when the timer goes off. (Armed at SIGTERM only it would have to be
+ * armed in a signal handler, which timeout.c does not allow. An armed timer costs a few system calls, and
+ * from 14 on mostly none, beside a commit that flushes.)
+ *
+ * Pins. A trigger or default on our tables can SET something in this session. What worker.c pins is
+ * therefore put back before each unit, and once more right before the commit, behind deferred triggers.
+ */
+#include "postgres.h"
+
+#include "xact.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "extension.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "worker.h"
+
+/* How old a unit may become that runs when SIGTERM comes, and one that begins after it, in ms. */
+#define PATIENCE 1000
+#define PATIENCE_IN_DRAIN 500
+
+/* Read by signal handlers. */
+static volatile sig_atomic_t unit_open = false;
+static volatile sig_atomic_t old = false;
+
+/* The unit that runs need not be on disk. */
+static bool may_be_lost = false;
+
+static TimeoutId patience_timer;
+
+void
+kt_xact_may_be_lost(void)
+{
+	may_be_lost = true;
+}
+
+bool
+kt_xact_is_open(void)
+{
+	return unit_open;
+}
+
+void
+kt_xact_cancel(void)
+{
+	if (!unit_open)
+		return;
+	InterruptPending = true;
+	QueryCancelPending = true;
+	SetLatch(MyLatch);
+}
+
+void
+kt_xact_hurry(void)
+{
+	if (old)
+		kt_xact_cancel();
+}
+
+static void
+on_patience_ends(void)
+{
+	old = true;
+	if (kt_worker_stop)
+		kt_xact_cancel();
+}
+
+static void
+on_transaction_event(XactEvent event, void *arg)
+{
+	if (!unit_open || event != XACT_EVENT_PRE_COMMIT)
+		return;
+	kt_worker_pin();
+	if (may_be_lost)
+		(void) set_config_option("synchronous_commit", "off", PGC_SUSET, PGC_S_SESSION,
+		                         GUC_ACTION_LOCAL, true, 0, false);
+}
+
+static void
+set_up_once(void)
+{
+	static bool done = false;
+
+	if (done)
+		return;
+	patience_timer = RegisterTimeout(USER_TIMEOUT, on_patience_ends);
+	RegisterXactCallback(on_transaction_event, NULL);
+	done = true;
+}
+
+static void
+begin(const char *activity)
+{
+	old = false;
+	may_be_lost = false;
+	kt_owner_used = InvalidOid;
+	unit_open = true;
+	enable_timeout_after(patience_timer, kt_worker_stop ? PATIENCE_IN_DRAIN : PATIENCE);
+	debug_query_string = activity;
+	pgstat_report_activity(STATE_RUNNING, activity);
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+/*
+ * Deferred triggers and the like run inside the commit: as the owner of the tables, like all that a unit
+ * does, and not as the superuser that a worker is in between. An error puts the user back by itself.
+ */
+static void
+commit(void)
+{
+	Oid user;
+	int security;
+
+	PopActiveSnapshot();
+	SPI_finish();
+	GetUserIdAndSecContext(&user, &security);
+	if (OidIsValid(kt_owner_used))
+		SetUserIdAndSecContext(kt_owner_used, security | SECURITY_LOCAL_USERID_CHANGE);
+	CommitTransactionCommand();
+	SetUserIdAndSecContext(user, security);
+}
+
+/* After both ends, with interrupts held or none possible. */
+static void
+close_unit(void)
+{
+	unit_open = false;
+	QueryCancelPending = false;
+	disable_timeout(patience_timer, false);
+	debug_query_string = NULL;
+}
+
+/* Clears up after an error that was caught. */
+static void
+roll_back(MemoryContext context, int *sqlstate, char *error, size_t size)
+{
+	ErrorData *data;
+
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(context);
+	data = CopyErrorData();
+	*sqlstate = data->sqlerrcode;
+	if (error != NULL)
+		strlcpy(error, data->message != NULL ? data->message : "", size);
+	FreeErrorData(data);
+	EmitErrorReport();
+	AbortCurrentTransaction();
+	FlushErrorState();
+	MemoryContextSwitchTo(context);
+	close_unit();
+	RESUME_INTERRUPTS();
+}
+
+KtXactResult
+kt_xact_run(const char *activity, KtXactWork work, void *argument, int *sqlstate, char *error,
+            size_t size)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile KtXactResult result = KT_XACT_FAILED;
+	int code = 0;
+
+	Assert(!unit_open && !IsTransactionState());
+	set_up_once();
+	kt_worker_pin();
+	if (error != NULL && size > 0)
+		error[0] = '\0';
+	PG_TRY();
+	{
+		begin(activity);
+		work(argument);
+		commit();
+		result = KT_XACT_DONE;
+	}
+	PG_CATCH();
+	{
+		roll_back(context, &code, error, size);
+	}
+	PG_END_TRY();
+	if (result == KT_XACT_DONE)
+		close_unit();
+	MemoryContextSwitchTo(context);
+	if (sqlstate != NULL)
+		*sqlstate = code;
+	pgstat_report_stat(false);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	return result;
+}

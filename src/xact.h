@@ -1,0 +1,42 @@
+/*
+ * The only transactions of a worker: one guarded unit of work, begun and ended in one place.
+ *
+ * Only here does a worker's code throw and catch. Between two units no transaction is open, no lock
+ * is held and no snapshot is kept, so that waiting on the network holds back nothing.
+ */
+#ifndef KT_XACT_H
+#define KT_XACT_H
+
+/* How a unit of work ended. */
+typedef enum KtXactResult
+{
+	KT_XACT_DONE,   /* committed (and flushed) */
+	KT_XACT_FAILED, /* rolled back; the error was logged */
+} KtXactResult;
+
+typedef void (*KtXactWork)(void *argument);
+
+/*
+ * Runs work in a transaction of its own, with SPI connected and an active snapshot, shown as activity (a
+ * string constant) in pg_stat_activity. An error is logged once, as an ERROR, and rolls back; a query
+ * cancel is one such error, and so is a lock that is not had within KT_LOCK_TIMEOUT of worker.h. error,
+ * unless NULL, gets the message (at most size bytes), sqlstate the code, 0 when done. What work keeps
+ * must not be in CurrentMemoryContext, which ends with the transaction.
+ *
+ * After SIGTERM a unit has little time: one that runs is cancelled once it is a second old, one begun
+ * afterwards (the drain) after half a second. It fails like any other, and nothing of it was done.
+ */
+extern KtXactResult kt_xact_run(const char *activity, KtXactWork work, void *argument,
+                                int *sqlstate, char *error, size_t size);
+
+/* For a unit whose loss in a crash does no harm: its commit is not waited for. Called by its work. */
+extern void kt_xact_may_be_lost(void);
+
+/* True while a unit runs: a worker asserts that it does not wait then. */
+extern bool kt_xact_is_open(void);
+
+/* For signal handlers: cancels the unit that runs, if one does; and only once it has had its time. */
+extern void kt_xact_cancel(void);
+extern void kt_xact_hurry(void);
+
+#endif /* KT_XACT_H */
