@@ -13,59 +13,96 @@ CREATE TABLE leads (
     id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name    text NOT NULL,
     company text NOT NULL,
-    phone   text,
-    call_id text UNIQUE
+    phone   text
 );
 
 \echo
+\echo '    Every new lead is to be called. The agent knows her name and her company:'
+\echo
+CREATE TRIGGER call_lead AFTER INSERT ON leads
+    FOR EACH ROW EXECUTE FUNCTION kridtech_call_trigger('phone', 'name', 'employer=company');
+
+\echo
+\echo '=== 2. Leads come in. Nothing is dialled before the commit'
+\echo
+BEGIN;
 INSERT INTO leads (name, company, phone) VALUES
-    ('Ada',   'Engines Ltd',   '+442071234567'),
-    ('Grace', 'Compilers Inc', '+12025550123'),
+    ('Ada',   'Engines Ltd',   '+44 20 7123 4567'),
+    ('Grace', 'Compilers Inc', '+1 (202) 555-0123'),
     ('Edith', 'No Phone Co',   NULL);
+SELECT id, reference, to_number, state FROM kridtech.call_requests ORDER BY id;
+COMMIT;
 
 \echo
-\echo '=== 2. Call a lead now. What the agent knows of her are the dynamic variables'
+\echo '    And one that is taken back: nobody is called for it'
 \echo
-WITH called AS MATERIALIZED (
-    SELECT l.id, c.call_id, c.call_status
-      FROM leads l,
-           kridtech_create_call(l.phone, jsonb_build_object('name', l.name, 'company', l.company)) c
-     WHERE l.name = 'Ada')
-UPDATE leads l
-   SET call_id = called.call_id
-  FROM called
- WHERE l.id = called.id
-RETURNING l.id, l.name, called.call_id, called.call_status;
+BEGIN;
+INSERT INTO leads (name, company, phone) VALUES ('Nobody', 'Typing Error Ltd', '+442079460000');
+ROLLBACK;
+
+\set ECHO none
+DO $$
+BEGIN
+    WHILE EXISTS (SELECT FROM kridtech.call_requests WHERE state IN ('queued', 'placing')) LOOP
+        PERFORM pg_sleep(0.02);
+    END LOOP;
+END $$;
+\set ECHO queries
+\echo
+\echo '=== 3. The dialer has placed them. The leads and their calls:'
+\echo
+SELECT l.name, l.company, r.state, r.call_id, r.call_status,
+       round(extract(epoch FROM r.finished_at - r.created_at) * 1000) AS ms
+  FROM leads l
+  LEFT JOIN kridtech.call_requests r ON r.reference = l.id::text
+ ORDER BY l.id;
 
 \echo
-\echo '    Every call that this database asks for stands in kridtech.call_requests:'
+\echo '    The evidence of each attempt:'
 \echo
-SELECT id, account_id, to_number, dynamic_variables, state, call_id
-  FROM kridtech.call_requests;
+SELECT a.request_id, a.outcome, a.http_status, a.bytes_sent, a.ref
+  FROM kridtech.call_attempts a ORDER BY a.id;
 
 \echo
-\echo '=== 3. A call in the browser: the token goes to the web page'
+\echo '=== 4. A call that the statement itself places and waits for'
+\echo
+SELECT * FROM kridtech_create_call('+1 (415) 555-0123', '{"name": "Katherine"}');
+
+\echo
+\echo '=== 5. A call in the browser: the token goes to the web page'
 \echo
 SELECT call_id, left(access_token, 12) || '...' AS access_token, account_id, sample_rate
   FROM kridtech_create_web_call('{"topic": "a demo"}', first_name => 'Grace');
 
-\echo
-\echo '=== 4. A little later: the calls as the API tells them, beside the leads'
-\echo
 \set ECHO none
-SELECT pg_sleep(1) \g /dev/null
+DO $$
+BEGIN
+    WHILE kridtech_calls_total('completed') < 4 LOOP
+        PERFORM pg_sleep(0.02);
+    END LOOP;
+END $$;
 \set ECHO queries
-SELECT l.name, l.company, c.call_status, c.duration, c.cost, c.created_at
+\echo
+\echo '=== 6. When they have been made: the calls as the API tells them, beside the leads'
+\echo
+SELECT l.name, l.company, c.call_status, c.duration, c.cost
   FROM kridtech_calls("limit" => 10) c
-  JOIN leads l USING (call_id);
+  JOIN kridtech.call_requests r USING (call_id)
+  JOIN leads l ON l.id::text = r.reference
+ ORDER BY l.id;
 
 SELECT kridtech_calls_total() AS calls, kridtech_calls_total('completed') AS completed;
 
 \echo
-\echo '=== 5. What a webhook brings, as values and rows'
+\echo '=== 7. What a webhook brings, as values and rows'
 \echo
 SELECT kridtech_variables('[{"variable": "interested", "value": "yes"},
                             {"variable": "call_back",  "value": "Monday"}]');
 
 SELECT * FROM kridtech_transcript_turns(
     E'Agent: Hello Ada, is this a good time?\nUser: It is.\nAgent: Shall we talk on Monday?\nUser: Please do.');
+
+\echo
+\echo '=== 8. What the one who watches over it sees'
+\echo
+SELECT component, ok, detail FROM kridtech.health;

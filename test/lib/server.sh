@@ -38,25 +38,35 @@ build_extension()
 		chmod -R a+rX "$W/inst"
 }
 
+# The same with the fault points of src/fault.h, below $W/inst-faults: for the tests that crash it.
+build_with_faults()
+{
+	cp -a "$W/src" "$W/src-faults"
+	logged "$W/build-faults.log" make -s -C "$W/src-faults" clean PG_CONFIG="$PG_CONFIG" &&
+		logged "$W/build-faults.log" make -s -C "$W/src-faults" -j"$(cores)" PG_CONFIG="$PG_CONFIG" \
+			COPT='-Werror -DKT_FAULTS' install DESTDIR="$W/inst-faults" &&
+		chmod -R a+rX "$W/inst-faults"
+}
+
 build_simulator()
 {
 	logged "$W/simulator.log" make -s -C "$W/src/test/simulator" -j"$(cores)"
 }
 
-# The settings that make a server find the extension in $W/inst. From 18 on PostgreSQL has a path of its
-# own for control files; before, Debian's packages have extension_destdir.
+# The settings that make a server find the extension in $W/inst, or in $INST. From 18 on
+# PostgreSQL has a path of its own for control files; before, Debian's packages have extension_destdir.
 extension_settings()
 {
-	local libdir
+	local libdir inst=${INST:-$W/inst}
 	libdir=$("$PG_CONFIG" --pkglibdir)
 	if [ "$PG_MAJOR" -ge 18 ]; then
 		# shellcheck disable=SC2016  # $system and $libdir are the server's
-		printf "extension_control_path = '%s:\$system'\n" "$W/inst$("$PG_CONFIG" --sharedir)"
+		printf "extension_control_path = '%s:\$system'\n" "$inst$("$PG_CONFIG" --sharedir)"
 	else
-		printf "extension_destdir = '%s'\n" "$W/inst"
+		printf "extension_destdir = '%s'\n" "$inst"
 	fi
 	# shellcheck disable=SC2016
-	printf "dynamic_library_path = '%s:\$libdir'\n" "$W/inst$libdir"
+	printf "dynamic_library_path = '%s:\$libdir'\n" "$inst$libdir"
 }
 
 # A cluster in $W/server: reached only by its unix socket in a directory of the server's user, so trust is
@@ -106,7 +116,7 @@ start_simulator()
 	"$W/src/test/simulator/kridtech-simulator" "$@" >"$W/simulator.ready" 2>"$W/simulator.err" </dev/null &
 	SIMULATOR_PID=$!
 	ON_EXIT=(stop_simulator ${ON_EXIT[@]+"${ON_EXIT[@]}"})
-	until grep -q . "$W/simulator.ready"; do
+	until grep -q . "$W/simulator.ready" 2>/dev/null; do
 		if ! kill -0 "$SIMULATOR_PID" 2>/dev/null || [ "$waited" -ge 100 ]; then
 			cat "$W/simulator.err" >&2
 			return 1

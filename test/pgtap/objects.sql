@@ -38,7 +38,7 @@ SELECT is(test.parameters('kridtech_transcript_turns', 'o'), 'turn integer, spea
 -- call_requests: these columns exist with these types; more may stand beside them
 SELECT has_pk('kridtech', 'call_requests', 'call_requests has a primary key');
 SELECT col_is_pk('kridtech', 'call_requests', 'id', 'which is id');
-SELECT col_is_unique('kridtech', 'call_requests', 'call_id', 'a callId belongs to one request');
+SELECT throws_ok($$INSERT INTO kridtech.call_requests (to_number, state, call_id) VALUES ('+14155550123', 'placed', 'call_same'), ('+14155550124', 'placed', 'call_same')$$, '23505', NULL, 'a callId belongs to one request');
 SELECT col_type_is('kridtech', 'call_requests', column_name, type, 'call_requests.' || column_name || ' is ' || type)
   FROM (VALUES ('id', 'bigint'), ('account_id', 'text'), ('to_number', 'text'), ('dynamic_variables', 'jsonb'), ('reference', 'text'),
     ('unique_key', 'text'), ('priority', 'integer'), ('not_before', 'timestamp with time zone'), ('not_after', 'timestamp with time zone'),

@@ -614,6 +614,55 @@ a_post_on_a_reused_connection_that_dies_is_not_sent_again(void **state)
 	}
 }
 
+/* Answers the first request; resets the connection as soon as the second one's first bytes come. */
+static void
+reset_at_second_head(Server *server, int fd, int nth)
+{
+	char bytes[64];
+
+	if (nth > 1)
+	{
+		answer_all(server, fd, nth);
+		return;
+	}
+	if (!read_request(server, fd) || !send_text(fd, OK_ANSWER))
+		return;
+	reset_connection(fd);
+	(void) recv(fd, bytes, sizeof(bytes), 0);
+}
+
+/*
+ * When nothing of the body has left yet there is nothing to rewind, and libcurl repeats the POST. What has
+ * left is then no proof any more, so it must not. A large body is what libcurl sends apart from the head.
+ */
+static void
+a_post_whose_reused_connection_dies_after_its_head_is_not_sent_again(void **state)
+{
+	static char large[60000];
+	int i;
+
+	(void) state;
+	memset(large, 'x', sizeof(large));
+	for (i = 0; i < 20; i++)
+	{
+		Server *server = start(reset_at_second_head);
+		Client *client = client_of(server);
+		Result result;
+
+		perform(client, &result);
+		free(result.body);
+		client->request.body = large;
+		client->request.body_len = sizeof(large);
+		perform(client, &result);
+		assert_int_not_equal(result.answer.curl_code, 0);
+		assert_true(result.answer.bytes_sent > 0);
+		assert_int_equal(atomic_load(&server->requests), 1);
+		free(result.body);
+		client_free(client);
+		stop(server);
+	}
+}
+
 static void
 an_empty_post_is_not_sent_again_either(void **state)
 {
@@ -2136,6 +2185,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		http_test(a_post_on_a_reused_connection_that_dies_is_not_sent_again),
+		http_test(a_post_whose_reused_connection_dies_after_its_head_is_not_sent_again),
 		http_test(an_empty_post_is_not_sent_again_either),
 		http_test(a_get_on_a_reused_connection_that_dies_is_repeated_by_libcurl),
 		http_test(a_connection_that_was_closed_while_idle_is_replaced),

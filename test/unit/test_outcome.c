@@ -298,6 +298,185 @@ an_outcome_out_of_range_is_no_proof(void **state)
 	assert_false(kt_outcome_nothing_applied(KT_OUTCOME_OK_FLAGGED));
 }
 
+/* ---- decisions: faults.md section 1, from the evidence to what becomes of request and account ------------ */
+
+static void
+expect_decision(const char *what, KtEvidence evidence, KtNextState next, KtEffect effect,
+                bool uses_attempt)
+{
+	KtDecision decision = kt_outcome_decide(kt_outcome_judge(&evidence), evidence.status);
+
+	if (decision.state != next || decision.effect != effect ||
+	    decision.uses_attempt != uses_attempt)
+		fail_msg("%s: state %d effect %d uses %d, expected %d %d %d", what, decision.state,
+		         decision.effect, decision.uses_attempt, next, effect, uses_attempt);
+}
+
+static void
+a_failed_transfer_is_queued_or_unknown_by_what_left(void **state)
+{
+	KtEvidence evidence = {.places_call = true, .transfer_failed = true};
+
+	(void) state;
+	expect_decision("nothing left", evidence, KT_NEXT_QUEUED, KT_EFFECT_UNREACHABLE, true);
+	evidence.bytes_sent = 1;
+	expect_decision("a byte left", evidence, KT_NEXT_UNKNOWN, KT_EFFECT_UNCLEAR, true);
+}
+
+static void
+a_2xx_is_placed_failed_or_unknown_by_its_body(void **state)
+{
+	KtEvidence evidence = whole(true, 200);
+
+	(void) state;
+	expect_decision("documented", evidence, KT_NEXT_PLACED, KT_EFFECT_NONE, true);
+	expect_decision("201", whole(true, 201), KT_NEXT_PLACED, KT_EFFECT_NONE, true);
+	evidence.success = KT_SUCCESS_ABSENT;
+	expect_decision("success missing", evidence, KT_NEXT_PLACED, KT_EFFECT_NONE, true);
+	evidence.success = KT_SUCCESS_ODD;
+	expect_decision("success of another type", evidence, KT_NEXT_PLACED, KT_EFFECT_NONE, true);
+	evidence.success = KT_SUCCESS_FALSE;
+	expect_decision("success false, callId", evidence, KT_NEXT_UNKNOWN, KT_EFFECT_UNCLEAR, true);
+	evidence.call_id = KT_CALL_ID_ABSENT;
+	expect_decision("success false, no callId", evidence, KT_NEXT_FAILED, KT_EFFECT_NONE, true);
+	evidence = whole(true, 200);
+	evidence.call_id = KT_CALL_ID_CONTRADICTORY;
+	expect_decision("two callIds", evidence, KT_NEXT_UNKNOWN, KT_EFFECT_UNCLEAR, true);
+	evidence.is_object = false;
+	expect_decision("no object", evidence, KT_NEXT_UNKNOWN, KT_EFFECT_UNCLEAR, true);
+}
+
+/* Written out once more, by hand, from the table: not by the code's own lists. */
+static KtDecision
+decision_of_table(int status)
+{
+	if (status >= 300 && status <= 399)
+		return (KtDecision){KT_NEXT_UNKNOWN, KT_EFFECT_ENDPOINT, true};
+	switch (status)
+	{
+		case 400:
+		case 413:
+		case 422:
+		case 431:
+			return (KtDecision){KT_NEXT_FAILED, KT_EFFECT_NONE, true};
+		case 404:
+		case 405:
+			return (KtDecision){KT_NEXT_FAILED, KT_EFFECT_ENDPOINT, true};
+		case 410:
+		case 415:
+			return (KtDecision){KT_NEXT_FAILED, KT_EFFECT_UNCLEAR, true};
+		case 401:
+		case 403:
+		case 407:
+			return (KtDecision){KT_NEXT_QUEUED, KT_EFFECT_UNAUTHORIZED, false};
+		case 402:
+			return (KtDecision){KT_NEXT_QUEUED, KT_EFFECT_CREDITS, false};
+		case 429:
+			return (KtDecision){KT_NEXT_QUEUED, KT_EFFECT_RATE, false};
+		default:
+			return (KtDecision){KT_NEXT_UNKNOWN, KT_EFFECT_UNCLEAR, true};
+	}
+}
+
+static void
+every_other_status_decides_what_the_table_says_whatever_the_body(void **state)
+{
+	int status;
+
+	(void) state;
+	for (status = 0; status <= 999; status++)
+	{
+		KtEvidence empty = {.places_call = true, .bytes_sent = 300, .status = status};
+		KtDecision wanted = decision_of_table(status);
+		char what[32];
+
+		if (status >= 200 && status <= 299)
+			continue;
+		snprintf(what, sizeof(what), "HTTP status %d", status);
+		expect_decision(what, whole(true, status), wanted.state, wanted.effect,
+		                wanted.uses_attempt);
+		expect_decision(what, empty, wanted.state, wanted.effect, wanted.uses_attempt);
+	}
+}
+
+/* Over every outcome there is, some there are not, and every status: the three rules that keep phones quiet. */
+static void
+only_what_proves_that_nothing_was_applied_is_queued_again(void **state)
+{
+	int outcome;
+
+	(void) state;
+	for (outcome = -1; outcome <= 99; outcome++)
+	{
+		int status;
+
+		for (status = -1; status <= 1000; status++)
+		{
+			KtDecision decision = kt_outcome_decide((KtOutcome) outcome, status);
+			bool proof = kt_outcome_nothing_applied((KtOutcome) outcome);
+			bool placed = outcome == KT_OUTCOME_OK || outcome == KT_OUTCOME_OK_FLAGGED;
+
+			if (decision.state == KT_NEXT_QUEUED)
+				assert_true(proof);
+			if (decision.state == KT_NEXT_FAILED)
+				assert_true(proof);
+			assert_int_equal(decision.state == KT_NEXT_PLACED, placed);
+			/* what costs no attempt is tried for ever: something else must hold it back */
+			if (!decision.uses_attempt)
+				assert_true(decision.state == KT_NEXT_QUEUED && decision.effect != KT_EFFECT_NONE &&
+				            decision.effect != KT_EFFECT_UNCLEAR);
+		}
+	}
+}
+
+/* The same from the evidence on: 1,000 statuses x 512 shapes. */
+static void
+no_evidence_without_proof_leads_back_to_the_queue(void **state)
+{
+	int status;
+
+	(void) state;
+	for (status = 0; status <= 999; status++)
+	{
+		int bits;
+
+		for (bits = 0; bits < 256; bits++)
+		{
+			KtEvidence evidence = {
+				.places_call = true,
+				.transfer_failed = bits & 1,
+				.bytes_sent = bits & 2 ? 1 : 0,
+				.is_object = bits & 4,
+				.has_all_fields = bits & 8,
+				.success = (KtSuccess) (bits >> 4 & 3),
+				.call_id = (KtCallId) (bits >> 6 & 3),
+				.status = status,
+			};
+			KtDecision decision = kt_outcome_decide(kt_outcome_judge(&evidence), status);
+			bool refused =
+				!evidence.transfer_failed &&
+				(status == 401 || status == 402 || status == 403 || status == 407 || status == 429);
+			bool unsent = evidence.transfer_failed && evidence.bytes_sent == 0;
+
+			assert_int_equal(decision.state == KT_NEXT_QUEUED, refused || unsent);
+		}
+	}
+}
+
+/* Words stand in tables that humans read and queries compare: each its own. */
+static void
+every_outcome_has_a_word_of_its_own(void **state)
+{
+	int a;
+	int b;
+
+	(void) state;
+	for (a = KT_OUTCOME_OK; a <= KT_OUTCOME_UNKNOWN; a++)
+		for (b = KT_OUTCOME_OK; b < a; b++)
+			assert_string_not_equal(kt_outcome_word((KtOutcome) a), kt_outcome_word((KtOutcome) b));
+	assert_string_equal(kt_outcome_word((KtOutcome) 99), "unknown");
+}
+
 int
 main(void)
 {
@@ -312,6 +491,12 @@ main(void)
 		cmocka_unit_test(every_status_means_what_the_table_says_whatever_the_body),
 		cmocka_unit_test(nothing_was_applied_is_never_said_without_proof),
 		cmocka_unit_test(an_outcome_out_of_range_is_no_proof),
+		cmocka_unit_test(a_failed_transfer_is_queued_or_unknown_by_what_left),
+		cmocka_unit_test(a_2xx_is_placed_failed_or_unknown_by_its_body),
+		cmocka_unit_test(every_other_status_decides_what_the_table_says_whatever_the_body),
+		cmocka_unit_test(only_what_proves_that_nothing_was_applied_is_queued_again),
+		cmocka_unit_test(no_evidence_without_proof_leads_back_to_the_queue),
+		cmocka_unit_test(every_outcome_has_a_word_of_its_own),
 	};
 
 	return cmocka_run_group_tests_name("outcome", tests, NULL, NULL);
