@@ -1,0 +1,136 @@
+# Sourced by bench/run: what the dialer does with a queue, on a durable server (fsync is on).
+# shellcheck shell=bash disable=SC2034
+
+# Queues so many requests behind a pause, so that what is measured is the dialling alone.
+queue_behind_pause()
+{
+	psql_do "SELECT kridtech_pause(reason => 'benchmark')"
+	psql_do "SELECT count(kridtech_queue_call('+4930' || 1000000 + i, '{\"name\": \"Ann\"}', priority => $2)) FROM generate_series(1, $1) i" >/dev/null
+}
+
+# Lets them go and waits until the dialer has recorded all of them.
+drain()
+{
+	local placed
+	placed=$(stat_of placed)
+	psql_do "SELECT kridtech_resume()"
+	until [ "$(stat_of placed)" -ge $((placed + $1)) ]; do
+		sleep 0.01
+	done
+}
+
+stat_of()
+{
+	psql_do "SELECT value::bigint FROM kridtech.stats WHERE name = '$1'"
+}
+
+setting()
+{
+	psql_do "ALTER SYSTEM SET $1 = '$2'"
+	psql_do "SELECT pg_reload_conf()" >/dev/null
+}
+
+simulator_setting()
+{
+	curl -sS -o /dev/null -X POST "$URL/sim/settings" -d "$1"
+}
+
+# Against a bare libcurl multi loop that posts the same calls over as many connections and records nothing.
+bench_drain()
+{
+	local n=${CALLS_TO_DRAIN:-20000} concurrent=256 i
+	gcc -O2 -o "$W/multi" "$W/src/bench/multi.c" -lcurl
+	setting kridtech.max_concurrent_requests "$concurrent"
+	OURS=() THEIRS=()
+	for ((i = 0; i < ROUNDS; i++)); do
+		queue_behind_pause "$n" 0
+		timed OURS drain "$n"
+		timed THEIRS "$W/multi" "$URL/api/create-call" "$n" "$concurrent"
+	done
+	compare "draining $n requests" "$n" 'dialer' 'bare libcurl loop'
+}
+
+# Against what 256 requests at a time can do when each takes 100 ms (Little's law).
+bench_latency_bound()
+{
+	local n=10000 i
+	setting kridtech.max_concurrent_requests 256
+	simulator_setting '{"latency": 100}'
+	OURS=() THEIRS=()
+	for ((i = 0; i < 3; i++)); do
+		queue_behind_pause "$n" 0
+		timed OURS drain "$n"
+		THEIRS+=($((n * 100000 / 256)))
+	done
+	simulator_setting '{"latency": 0}'
+	compare 'draining at 100 ms' "$n" 'dialer' "Little's law"
+}
+
+# From just before COMMIT to the request's arrival at the API, one at a time on an idle queue.
+bench_first_byte()
+{
+	local n=${LONE_CALLS:-200}
+	curl -sS -o /dev/null -X POST "$URL/sim/reset"
+	psql_do "CREATE TABLE IF NOT EXISTS lone (number text, at timestamptz); TRUNCATE lone"
+	as_server "$PG_BIN/psql" -qXAt -v ON_ERROR_STOP=1 -v n="$n" -f "$W/src/bench/lone.sql"
+	curl -sS "$URL/sim/ledger" >"$W/ledger.json"
+	psql_do "DROP TABLE IF EXISTS arrival"
+	psql_do "CREATE TABLE arrival AS SELECT e ->> 'toNumber' AS number, (e ->> 'time')::timestamptz AS at
+		FROM jsonb_array_elements(pg_read_file('$W/ledger.json')::jsonb) e"
+	psql_do "SELECT format('%-28s p50 %s ms, p99 %s ms (%s calls)', 'COMMIT to first byte',
+			round(1000 * (percentile_cont(0.5) WITHIN GROUP (ORDER BY t))::numeric, 2),
+			round(1000 * (percentile_cont(0.99) WITHIN GROUP (ORDER BY t))::numeric, 2), count(*))
+		FROM (SELECT extract(epoch FROM a.at - l.at) AS t FROM lone l JOIN arrival a USING (number)) d"
+}
+
+# The same drain with a million finished requests in the table and a transaction open elsewhere.
+bench_old_table()
+{
+	local n=${CALLS_TO_DRAIN:-20000} i holder
+	setting kridtech.max_concurrent_requests 256
+	OURS=() THEIRS=()
+	psql_do "TRUNCATE kridtech.call_requests, kridtech.call_attempts"
+	for ((i = 0; i < 3; i++)); do
+		queue_behind_pause "$n" 0
+		timed THEIRS drain "$n"
+	done
+	psql_do "INSERT INTO kridtech.call_requests (to_number, state, call_id, finished_at)
+		SELECT '+14155550123', 'placed', 'old_' || i, now() FROM generate_series(1, 1000000) i"
+	as_server "$PG_BIN/psql" -qXAt -c "BEGIN ISOLATION LEVEL REPEATABLE READ" -c "SELECT 1" -c "SELECT pg_sleep(600)" >/dev/null 2>&1 &
+	holder=$!
+	until [ "$(psql_do "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%' AND state = 'active'")" = 1 ]; do
+		sleep 0.05
+	done
+	for ((i = 0; i < 3; i++)); do
+		queue_behind_pause "$n" 0
+		timed OURS drain "$n"
+	done
+	psql_do "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%'" >/dev/null
+	wait "$holder" || :
+	compare "1,000,000 finished requests" "$n" 'and an open transaction' 'empty table'
+}
+
+# The dialer's memory with 10,000 requests queued and 1,000 on the network; its CPU when idle.
+bench_dialer_cost()
+{
+	local pid before after
+	setting kridtech.max_concurrent_requests 1000
+	simulator_setting '{"latency": 3000}'
+	queue_behind_pause 11000 0
+	psql_do "SELECT kridtech_resume()"
+	until [ "$(stat_of in_flight)" -ge 1000 ]; do
+		sleep 0.02
+	done
+	pid=$(psql_do "SELECT pid FROM pg_stat_activity WHERE backend_type = 'kridtech dialer'")
+	awk '/^RssAnon/ { printf "%-28s %d kB of its own with 10,000 queued and 1,000 in flight\n", "memory of the dialer", $2 }' "/proc/$pid/status"
+	psql_do "SELECT kridtech_pause(reason => 'benchmark')"
+	simulator_setting '{"latency": 0}'
+	until [ "$(stat_of in_flight)" -eq 0 ]; do
+		sleep 0.1
+	done
+	psql_do "TRUNCATE kridtech.call_requests, kridtech.call_attempts; SELECT kridtech_resume()"
+	before=$(awk '{ print $14 + $15 }' "/proc/$pid/stat")
+	sleep 20 # what is measured is time
+	after=$(awk '{ print $14 + $15 }' "/proc/$pid/stat")
+	awk -v ticks=$((after - before)) -v hz="$(getconf CLK_TCK)" 'BEGIN { printf "%-28s %.2f %% of a core\n", "idle dialer", 100 * ticks / hz / 20 }'
+}
