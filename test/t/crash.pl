@@ -32,7 +32,12 @@ sub queue
 {
 	my ($number, %option) = @_;
 	my $reference = $option{reference} // '';
-	return $node->safe_psql('postgres', "SELECT kridtech_queue_call('$number', reference => '$reference')");
+	my $id = sql($node, "SELECT kridtech_queue_call('$number', reference => '$reference')");
+	return $id if defined $id;
+	# the dialer was so quick to be killed that this session went with it: before its commit, or after
+	kt_wait(sub { defined($id = sql($node, "SELECT max(id) FROM kridtech.call_requests WHERE to_number = '$number'")) }, 30)
+	  or die 'the server does not come back';
+	return $id ne '' ? $id : queue($number, %option);
 }
 
 # The API's answer to this number takes so many ms.
