@@ -36,4 +36,27 @@
 /* Requests in the air at a time: kridtech.max_concurrent_requests goes no further. */
 #define KT_MAX_CONCURRENT 1024
 
+/* kridtech.webhook_max_body goes no further. A 16 MB transcript is a week of talk; bytea ends at 1 GB. */
+#define KT_MAX_WEBHOOK_BODY (256 * 1024 * 1024)
+
+/* kridtech.webhook_max_connections goes no further: a process's file descriptors. */
+#define KT_MAX_WEBHOOK_CONNECTIONS 4096
+
+/* Tokens in kridtech.webhook_token_file: two are needed for a rotation. And one of them, 40 to 64 characters. */
+#define KT_MAX_TOKENS 8
+#define KT_MAX_TOKEN 256
+
+/* Networks in kridtech.webhook_trusted_proxies: a few proxies, or a CDN's published list. */
+#define KT_MAX_PROXIES 64
+
+/* A certificate with its chain, or a key, in PEM: some 2 kB each; a chain has three or four. */
+#define KT_MAX_PEM (256 * 1024)
+
+/*
+ * Deliveries that were answered with 503 and are to be stored yet: at 2.4 kB some 27,000 of them, or four of
+ * 16 MB.
+ */
+#define KT_MAX_HELD_BYTES (64 * 1024 * 1024)
+#define KT_MAX_HELD 50000
+
 #endif /* KT_LIMITS_H */
