@@ -73,22 +73,23 @@ extern int kt_events_verify_listed(const char *const *call_ids, int n);
 
 /*
  * Requests that are 'unknown', and whose kridtech_ref an event has brought back, become 'placed' with the
- * event's call_id. Bounded; returns how many. Apart from kt_events_store(), so that what a user's trigger
- * on call_requests raises costs no event.
+ * event's call_id. Bounded, in rounds; returns how many, *again_ms as kt_events_verify(). Apart from
+ * kt_events_store(), so that what a user's trigger on call_requests raises costs no event. When a delivery's
+ * "binds" says so it is to be called at once.
  */
-extern int kt_events_bind(void);
+extern int kt_events_bind(long *again_ms);
 
 /*
- * The inbox's retries, each in two units: the claim notes that the row will have been tried and when it may be
- * tried next, so that one that fails, or takes the server down, comes back later and later.
+ * The inbox's retries, each row in a unit of its own; the claim before notes that the rows will have been
+ * tried and when they may be tried next, so that one that fails, or takes the server down, comes back later
+ * and later.
  *
- * kt_events_retry_claim() returns the id of a row that is due, or 0; *due is when the next one is (0: none).
- * It waits for no lock, but for the claimed row's own statement. kt_events_retry() then does what
- * kridtech_replay_webhook() does: true when the row has become an event (*call_id, palloc'd UTF-8, is for
- * kt_events_notify(); NULL where an equal event was there). Should it throw, kt_events_retry_failed() writes
- * down why.
+ * kt_events_retry_claim() fills ids with at most max rows that are due and returns how many; *due is when the
+ * next one is (0: none). kt_events_retry() then does what kridtech_replay_webhook() does: true when the row
+ * has become an event (*call_id, palloc'd UTF-8, is for kt_events_notify(); NULL where an equal one was there
+ * already). Should it throw, kt_events_retry_failed() writes down why.
  */
-extern int64 kt_events_retry_claim(TimestampTz *due);
+extern int kt_events_retry_claim(int64 *ids, int max, TimestampTz *due);
 extern bool kt_events_retry(int64 inbox_id, char **call_id);
 extern void kt_events_retry_failed(int64 inbox_id, int sqlstate, const char *message);
 
