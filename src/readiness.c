@@ -105,3 +105,30 @@ kt_readiness_check(KtReadiness *readiness, int in_flight)
 	readiness->gone = false;
 	strlcpy(readiness->problem, error, KT_MAX_STATUS);
 }
+
+typedef struct Installed
+{
+	Oid extension;
+	char *problem; /* of KT_MAX_STATUS bytes */
+} Installed;
+
+static void
+installed_work(void *argument)
+{
+	Installed *installed = argument;
+	char *problem = kt_extension_problem(&installed->extension);
+
+	strlcpy(installed->problem, problem != NULL ? problem : "", KT_MAX_STATUS);
+}
+
+KtInstalled
+kt_readiness_installed(Oid *extension, char *problem)
+{
+	Installed installed = {.extension = InvalidOid, .problem = problem};
+
+	if (kt_xact_run("checking whether it may receive", installed_work, &installed, NULL, problem,
+	                KT_MAX_STATUS) != KT_XACT_DONE)
+		return KT_INSTALLED_UNKNOWN;
+	*extension = installed.extension;
+	return problem[0] == '\0' ? KT_INSTALLED : KT_NOT_INSTALLED;
+}
