@@ -36,4 +36,19 @@
 /* Requests in the air at a time: kridtech.max_concurrent_requests goes no further. */
 #define KT_MAX_CONCURRENT 1024
 
+/*
+ * One connection to the receiver, before it has shown the token: the library's pool for its head and its
+ * answer. Half of it is the room for one line, which leaves 8 kB for the longest.
+ */
+#define KT_HTTPD_POOL (16 * 1024)
+
+/* Connections to the receiver: kridtech.webhook_max_connections goes no further. */
+#define KT_MAX_CONNECTIONS 65536
+
+/* Memory of all bodies that were received and not answered: 32 of the default limit of one, full. */
+#define KT_MAX_BODIES ((size_t) 512 * 1024 * 1024)
+
+/* A certificate's chain, or a key, as PEM: a long chain is some 10 kB. */
+#define KT_MAX_PEM (256 * 1024)
+
 #endif /* KT_LIMITS_H */
