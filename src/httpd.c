@@ -609,7 +609,7 @@ start_daemon(KtHttpd *httpd)
 	unsigned int flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET;
 	struct MHD_OptionItem tls[] = {
 		{MHD_OPTION_HTTPS_PRIORITIES, 0, (void *) TLS_PRIORITY},
-		{MHD_OPTION_HTTPS_CERT_CALLBACK2, (intptr_t) on_certificate, NULL},
+		{MHD_OPTION_HTTPS_CERT_CALLBACK2, 0, (void *) (uintptr_t) on_certificate},
 		{MHD_OPTION_END, 0, NULL}};
 
 	if (httpd->cert != NULL)
