@@ -1,0 +1,92 @@
+/*
+ * One connection of the HTTP server: where it stands, since when, and the request that it carries.
+ *
+ * For httpd.c and hrequest.c alone. Every connection stands in exactly one phase; each phase has a list in the
+ * order of entering, so that the first of a list is the next whose time is up, at no cost.
+ */
+#ifndef KT_HCONN_H
+#define KT_HCONN_H
+
+#include <microhttpd.h>
+
+#include "buf.h"
+#include "haddress.h"
+#include "hcert.h"
+#include "httpd.h"
+
+typedef enum KtHconnPhase
+{
+	KT_HCONN_HEADERS, /* a request is waited for, or its headers: from the connection's first moment */
+	KT_HCONN_BODY,    /* headers are in */
+	KT_HCONN_WAITING, /* a delivery is in and not answered; the library looks at the connection no more */
+	KT_HCONN_LEAVING, /* an answer was given and is not out yet */
+	KT_HCONN_IDLE,    /* between two requests */
+	KT_HCONN_CUT      /* its socket is shut down; the library has still to notice */
+} KtHconnPhase;
+
+#define KT_HCONN_PHASES (KT_HCONN_CUT + 1)
+#define KT_HCONN_BUCKETS 1024
+
+typedef struct KtHconn
+{
+	KtHttpdDelivery delivery; /* must stay first: the owner's pointer to it is a pointer to this */
+	struct MHD_Connection *mhd;
+	int fd;
+	struct sockaddr_storage peer;
+	KtHaddressKey key; /* of peer */
+	KtHcert *cert;
+
+	KtHconnPhase phase;
+	int64_t since; /* in this phase */
+	struct KtHconn *prev;
+	struct KtHconn *next;
+	struct KtHconn *bucket_prev;
+	struct KtHconn *bucket_next;
+
+	bool whole; /* the request's headers were judged */
+	bool health;
+	int status; /* of the answer; 0: none was given */
+	KtBuf body;
+	size_t counted; /* of body's memory, in the server's total */
+} KtHconn;
+
+typedef struct KtHconnList
+{
+	KtHconn *head;
+	KtHconn *tail;
+	int count;
+} KtHconnList;
+
+/* All of a server's. */
+typedef struct KtHconnSet
+{
+	int count;
+	KtHconnList phases[KT_HCONN_PHASES];
+	KtHconn *buckets[KT_HCONN_BUCKETS]; /* by address */
+} KtHconnSet;
+
+/* Enters a connection in its first phase. It holds cert. NULL when memory is out. */
+extern KtHconn *kt_hconn_add(KtHconnSet *set, int fd, const struct sockaddr_storage *peer,
+                             KtHcert *cert);
+
+/* Forgets it and frees it, its body too. The socket is the library's to close. */
+extern void kt_hconn_remove(KtHconnSet *set, KtHconn *conn);
+
+extern void kt_hconn_move(KtHconnSet *set, KtHconn *conn, KtHconnPhase phase, int64_t now);
+
+/* How many connections count under that address. */
+extern int kt_hconn_count(const KtHconnSet *set, const struct sockaddr_storage *peer);
+
+/* True while the kernel holds nothing that its client has sent. */
+extern bool kt_hconn_is_silent(const KtHconn *conn);
+
+/*
+ * Says a status past the library, as far as the socket takes it at once: for where the library takes no answer,
+ * which is before a request is whole. Nothing may be said on the connection after it.
+ */
+extern void kt_hconn_say(KtHconn *conn, int status);
+
+/* Shuts the socket down, which makes the library close the connection. */
+extern void kt_hconn_cut(KtHconnSet *set, KtHconn *conn, int64_t now);
+
+#endif /* KT_HCONN_H */

@@ -1,0 +1,68 @@
+/*
+ * The inside of an HTTP server, shared by httpd.c (connections) and hrequest.c (requests).
+ */
+#ifndef KT_HSERVER_H
+#define KT_HSERVER_H
+
+#include <microhttpd.h>
+
+#include "hcert.h"
+#include "hconn.h"
+#include "hgate.h"
+#include "httpd.h"
+
+/* Answers that differ only in their status share a response; none of them has a body. */
+typedef enum KtHserverReply
+{
+	KT_HSERVER_KEEP,        /* the connection stays open if its client likes */
+	KT_HSERVER_CLOSE,       /* it is closed */
+	KT_HSERVER_ALLOW_POST,  /* closed, with Allow */
+	KT_HSERVER_ALLOW_HEALTH /* the same for /healthz */
+} KtHserverReply;
+
+#define KT_HSERVER_REPLIES (KT_HSERVER_ALLOW_HEALTH + 1)
+
+struct KtHttpd
+{
+	struct MHD_Daemon *daemon;
+	struct MHD_Response *replies[KT_HSERVER_REPLIES];
+
+	/* a copy of the options; tokens and path are ours, what concerns TLS is in cert */
+	KtHttpdOptions options;
+	KtHgateRoute route;
+	KtHcert *cert; /* what new connections show; NULL: plain HTTP */
+
+	KtHconnSet conns;
+	KtHconn *entering;  /* the connection that the library is being given */
+	KtHconn *untaken;   /* the first in KT_HCONN_WAITING that nobody has taken */
+	size_t body_memory; /* of all bodies that were not answered */
+	bool resumed;       /* connections that the library must hear of */
+	bool healthy;
+	bool quiescing;
+	KtHttpdCounters counters;
+
+	int epfd; /* holds the library's and the sockets */
+	int nsockets;
+	int *sockets;
+	bool listening;       /* the sockets are in epfd */
+	int64_t paused_until; /* out of descriptors or memory: nothing is accepted before */
+};
+
+/* The library's callbacks about requests. cls is the server. */
+extern enum MHD_Result kt_hrequest_handle(void *cls, struct MHD_Connection *mhd, const char *target,
+                                          const char *method, const char *version,
+                                          const char *bytes, size_t *len, void **request);
+extern void kt_hrequest_line(void *cls, struct MHD_Connection *mhd);
+extern void kt_hrequest_completed(void *cls, struct MHD_Connection *mhd, void **request,
+                                  enum MHD_RequestTerminationCode how);
+
+/* Gives up a connection's body, in the server's total too. To kept, unless NULL. */
+extern void kt_hrequest_release_body(KtHttpd *httpd, KtHconn *conn, KtBuf *kept);
+
+/* Counts an answer. */
+extern void kt_hrequest_count(KtHttpd *httpd, int status);
+
+/* The connection that the library means; NULL while it is not ours yet. */
+extern KtHconn *kt_hrequest_conn(struct MHD_Connection *mhd);
+
+#endif /* KT_HSERVER_H */
