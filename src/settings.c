@@ -53,6 +53,8 @@ char *kt_webhook_trusted_proxies;
 int kt_webhook_header_timeout;
 int kt_webhook_body_timeout;
 int kt_webhook_idle_timeout;
+int kt_webhook_max_unverified;
+int kt_webhook_max_inbox;
 
 static const char *
 fault_of_url(KtUrlFault fault)
@@ -303,8 +305,10 @@ define_dialer(void)
 	              "Adds the dynamic variable kridtech_ref, random per attempt, to every call.",
 	              "A webhook that brings it back proves which request it belongs to.",
 	              &kt_correlate, true);
-	define_switch("kridtech.notify", "Sends NOTIFY kridtech_calls when a request is finished.",
-	              NULL, &kt_notify, true);
+	define_switch(
+		"kridtech.notify",
+		"Sends NOTIFY kridtech_calls when a request is finished, kridtech_webhooks for a new event.",
+		NULL, &kt_notify, true);
 	define_interval("kridtech.settle_time",
 	                "How long after a lost answer the API's list of calls counts as evidence.",
 	                NULL, &kt_settle_time, 3 * A_MINUTE);
@@ -369,6 +373,27 @@ define_receiver(void)
 	define_receiver_limits();
 }
 
+/* In kB, up to what PostgreSQL counts so: 2 TB. */
+static void
+define_size(const char *name, const char *what, const char *more, int *variable, int boot)
+{
+	DefineCustomIntVariable(name, what, more, variable, boot, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_KB,
+	                        NULL, NULL, NULL);
+}
+
+static void
+define_webhook_bounds(void)
+{
+	define_size("kridtech.webhook_max_unverified",
+	            "How much kridtech.webhook_events may hold that nothing has verified.",
+	            "Counted by the bodies. Beyond it such a webhook is answered 503. 0: no limit.",
+	            &kt_webhook_max_unverified, 1024 * 1024);
+	define_size(
+		"kridtech.webhook_max_inbox", "How much kridtech.webhook_inbox may hold.",
+		"Counted by the bodies. Beyond it what would be kept there is answered 503. 0: no limit.",
+		&kt_webhook_max_inbox, 256 * 1024);
+}
+
 void
 kt_settings_define(void)
 {
@@ -391,5 +416,6 @@ kt_settings_define(void)
 	               NULL, &kt_request_timeout, 30 * A_SECOND);
 	define_dialer();
 	define_receiver();
+	define_webhook_bounds();
 	kt_reserve_guc_prefix("kridtech");
 }
