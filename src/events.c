@@ -27,6 +27,7 @@
 #include "settings.h"
 #include "statement.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/jsonb.h"
 #include "variables.h"
 

@@ -16,6 +16,7 @@
 #include "settings.h"
 #include "statement.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 
 /* Bytes, as far as this process knows. */
 static int64 held[KT_KEPT_LATE + 1];

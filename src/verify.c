@@ -23,6 +23,7 @@
 #include "statement.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 /* Rows looked at a call; pauses within a round and between two, in ms. */
 #define WALK_ROWS 500
