@@ -518,6 +518,13 @@ kt_httpd_set_healthy(KtHttpd *httpd, bool healthy)
 	httpd->healthy = healthy;
 }
 
+int
+kt_httpd_busy(const KtHttpd *httpd)
+{
+	return httpd->conns.count - httpd->conns.phases[KT_HCONN_IDLE].count -
+	       httpd->conns.phases[KT_HCONN_CUT].count;
+}
+
 void
 kt_httpd_quiesce(KtHttpd *httpd)
 {

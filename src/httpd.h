@@ -123,6 +123,9 @@ extern void kt_httpd_quiesce(KtHttpd *httpd);
 /* Answers still on their way out to their clients. */
 extern int kt_httpd_leaving(const KtHttpd *httpd);
 
+/* Connections on which something goes on: those that are open, less those between two requests. */
+extern int kt_httpd_busy(const KtHttpd *httpd);
+
 extern void kt_httpd_counters(const KtHttpd *httpd, KtHttpdCounters *counters);
 
 /* Closes everything. Deliveries that were not answered are gone. */

@@ -316,9 +316,12 @@ static void
 count_stored(KtSlot *slot, KtStoredAs as)
 {
 	static const KtCounter counters[] = {
-		[KT_STORED_EVENT] = KT_COUNT_STORED,       [KT_STORED_DUPLICATE] = KT_COUNT_DUPLICATES,
-		[KT_STORED_CONFLICT] = KT_COUNT_CONFLICTS, [KT_STORED_KEPT] = KT_COUNT_KEPT,
-		[KT_STORED_BAD] = KT_COUNT_BAD,            [KT_STORED_REFUSED] = KT_COUNT_DROPPED,
+		[KT_STORED_EVENT] = KT_COUNT_STORED,
+		[KT_STORED_DUPLICATE] = KT_COUNT_DUPLICATES,
+		[KT_STORED_CONFLICT] = KT_COUNT_CONFLICTS,
+		[KT_STORED_KEPT] = KT_COUNT_KEPT,
+		[KT_STORED_BAD] = KT_COUNT_BAD,
+		[KT_STORED_REFUSED] = KT_COUNT_DROPPED,
 	};
 
 	kt_count(slot, counters[as], 1);
@@ -755,12 +758,15 @@ kt_intake_end(KtIntake *intake)
 		forget(intake, entry);
 	}
 	intake->nunconfirmed = 0;
-	intake->retry_at = 0;
 	if (intake->nheld > 0)
+	{
+		intake->inbox_until = PG_INT64_MAX; /* there is time for one step */
 		store_batch(intake);
+	}
 	if (intake->nheld > 0)
-		ereport(WARNING, (errmsg("kridtech receiver: %d webhooks that were refused with 503 could not be "
-		                         "stored and are lost",
-		                         intake->nheld)));
+		ereport(WARNING,
+		        (errmsg("kridtech receiver: %d webhooks that were refused with 503 could not be "
+		                "stored and are lost",
+		                intake->nheld)));
 	kt_count(intake->slot, KT_COUNT_DROPPED, intake->nheld);
 }

@@ -10,11 +10,13 @@
 #include "shmem.h"
 #include "readiness.h"
 
+#include "commands/dbcommands.h"
 #include "extension.h"
 #include "fault.h"
 #include "identity.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
+#include "utils/builtins.h"
 #include "xact.h"
 
 /* 'krid', 'dial': the advisory lock of the one dialer of a database. */
@@ -109,6 +111,7 @@ kt_readiness_check(KtReadiness *readiness, int in_flight)
 typedef struct Installed
 {
 	Oid extension;
+	NameData database;
 	char *problem; /* of KT_MAX_STATUS bytes */
 } Installed;
 
@@ -119,10 +122,11 @@ installed_work(void *argument)
 	char *problem = kt_extension_problem(&installed->extension);
 
 	strlcpy(installed->problem, problem != NULL ? problem : "", KT_MAX_STATUS);
+	namestrcpy(&installed->database, get_database_name(MyDatabaseId));
 }
 
 KtInstalled
-kt_readiness_installed(Oid *extension, char *problem)
+kt_readiness_installed(Oid *extension, NameData *database, char *problem)
 {
 	Installed installed = {.extension = InvalidOid, .problem = problem};
 
@@ -130,5 +134,6 @@ kt_readiness_installed(Oid *extension, char *problem)
 	                KT_MAX_STATUS) != KT_XACT_DONE)
 		return KT_INSTALLED_UNKNOWN;
 	*extension = installed.extension;
+	*database = installed.database;
 	return problem[0] == '\0' ? KT_INSTALLED : KT_NOT_INSTALLED;
 }

@@ -33,7 +33,10 @@ typedef enum KtInstalled
 	KT_INSTALLED_UNKNOWN /* it could not be found out just now */
 } KtInstalled;
 
-/* Looks, in a transaction of its own. *extension: its OID, if any; problem, of KT_MAX_STATUS bytes: why not. */
-extern KtInstalled kt_readiness_installed(Oid *extension, char *problem);
+/*
+ * Looks, in a transaction of its own. *extension: its OID, if any; problem, of KT_MAX_STATUS bytes: why not;
+ * database: the current database's name. Nothing is set where it could not be found out.
+ */
+extern KtInstalled kt_readiness_installed(Oid *extension, NameData *database, char *problem);
 
 #endif /* KT_READINESS_H */

@@ -13,7 +13,7 @@ typedef struct KtUpkeep
 {
 	int64 verify_at;
 	int64 bind_at;
-	int64 claim_at;                 /* when the inbox is looked at */
+	int64 claim_at;                   /* when the inbox is looked at */
 	int64 retries[KT_UPKEEP_RETRIES]; /* rows of the inbox that were claimed and not tried yet */
 	int nretries;
 } KtUpkeep;
