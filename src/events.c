@@ -446,6 +446,7 @@ store_all(const KtWebhook *webhooks, int n, KtStored *stored)
 	int i;
 
 	kt_owner_begin(&owner);
+	kt_compress_fast();
 	context =
 		AllocSetContextCreate(CurrentMemoryContext, "kridtech events", ALLOCSET_DEFAULT_SIZES);
 	caller = MemoryContextSwitchTo(context);
