@@ -133,6 +133,65 @@ kt_hconn_is_silent(const KtHconn *conn)
 	       (errno == EAGAIN || errno == EWOULDBLOCK);
 }
 
+static gnutls_session_t
+session_of(const KtHconn *conn)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(conn->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+
+	return info != NULL ? info->tls_session : NULL;
+}
+
+static ssize_t
+pull(gnutls_transport_ptr_t ptr, void *bytes, size_t len)
+{
+	KtHconn *conn = ptr;
+	ssize_t n = recv(conn->fd, bytes, len, 0);
+
+	/* an end or an error moves a connection too */
+	if (n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
+		++*conn->moved;
+	return n;
+}
+
+static ssize_t
+push(gnutls_transport_ptr_t ptr, const void *bytes, size_t len)
+{
+	KtHconn *conn = ptr;
+	ssize_t n = send(conn->fd, bytes, len, MSG_NOSIGNAL);
+
+	if (n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
+		++*conn->moved;
+	return n;
+}
+
+static int
+keep_no_log(gnutls_session_t session, const char *label, const gnutls_datum_t *secret)
+{
+	(void) session;
+	(void) label;
+	(void) secret;
+	return 0;
+}
+
+void
+kt_hconn_secure(KtHconn *conn, gnutls_session_t session, uint64_t *moved)
+{
+	conn->moved = moved;
+	gnutls_transport_set_ptr(session, conn);
+	gnutls_transport_set_pull_function(session, pull);
+	gnutls_transport_set_push_function(session, push);
+	gnutls_session_set_keylog_function(session, keep_no_log);
+}
+
+bool
+kt_hconn_is_pending(const KtHconn *conn)
+{
+	gnutls_session_t session = session_of(conn);
+
+	return session != NULL && gnutls_record_check_pending(session) > 0;
+}
+
 static const char *
 reason(int status)
 {
@@ -159,12 +218,11 @@ kt_hconn_say(KtHconn *conn, int status)
 		(void) !send(conn->fd, words, (size_t) len, MSG_DONTWAIT | MSG_NOSIGNAL);
 	else
 	{
-		const union MHD_ConnectionInfo *info =
-			MHD_get_connection_info(conn->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+		gnutls_session_t session = session_of(conn);
 
 		/* before the end of the handshake GnuTLS refuses */
-		if (info != NULL && info->tls_session != NULL)
-			(void) !gnutls_record_send(info->tls_session, words, (size_t) len);
+		if (session != NULL)
+			(void) !gnutls_record_send(session, words, (size_t) len);
 	}
 }
 

@@ -35,6 +35,7 @@ typedef struct KtHconn
 	struct sockaddr_storage peer;
 	KtHaddressKey key; /* of peer */
 	KtHcert *cert;
+	uint64_t *moved; /* where it counts what it moves through TLS */
 
 	KtHconnPhase phase;
 	int64_t since; /* in this phase */
@@ -73,6 +74,15 @@ extern KtHconn *kt_hconn_add(KtHconnSet *set, int fd, const struct sockaddr_stor
 extern void kt_hconn_remove(KtHconnSet *set, KtHconn *conn);
 
 extern void kt_hconn_move(KtHconnSet *set, KtHconn *conn, KtHconnPhase phase, int64_t now);
+
+/*
+ * Takes a TLS session's reading and writing over, so that it counts in *moved what goes through, and keeps
+ * GnuTLS from writing its secrets to the file that SSLKEYLOGFILE names.
+ */
+extern void kt_hconn_secure(KtHconn *conn, gnutls_session_t session, uint64_t *moved);
+
+/* True when bytes that came through TLS have not been read by the library. */
+extern bool kt_hconn_is_pending(const KtHconn *conn);
 
 /* How many connections count under that address. */
 extern int kt_hconn_count(const KtHconnSet *set, const struct sockaddr_storage *peer);

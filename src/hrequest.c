@@ -229,6 +229,7 @@ kt_hrequest_handle(void *cls, struct MHD_Connection *mhd, const char *target, co
 	KtHttpd *httpd = cls;
 	KtHconn *conn = kt_hrequest_conn(mhd);
 
+	httpd->moved++;
 	if (conn == NULL || conn->phase == KT_HCONN_CUT)
 		return MHD_NO;
 	*request = conn;
@@ -257,6 +258,7 @@ kt_hrequest_completed(void *cls, struct MHD_Connection *mhd, void **request,
 	KtHconn *conn = kt_hrequest_conn(mhd);
 
 	(void) how;
+	httpd->moved++;
 	*request = NULL;
 	if (conn == NULL)
 		return;

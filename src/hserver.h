@@ -37,6 +37,8 @@ struct KtHttpd
 	KtHconn *untaken;   /* the first in KT_HCONN_WAITING that nobody has taken */
 	size_t body_memory; /* of all bodies that were not answered */
 	bool resumed;       /* connections that the library must hear of */
+	uint64_t moved;     /* counts what happens in the library's turns */
+	bool stalled;       /* nothing did in the last one, whatever the library says */
 	bool healthy;
 	bool quiescing;
 	KtHttpdCounters counters;

@@ -55,6 +55,32 @@ kt_httpd_now(void)
 	return (int64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }
 
+/* ---- the library's turn ---------------------------------------------------------------------------- */
+
+/*
+ * Gives the library its turn. With epoll (0.9.72 to 1.0) it wants the next turn at once for as long as a client is
+ * silent in the middle of a TLS handshake: whoever stalled there would keep a processor busy. So a turn in
+ * which nothing was read, written or called back, and after which nothing is left to read inside GnuTLS, is taken
+ * for a stall, and the next one waits for a socket or a deadline.
+ */
+static void
+run(KtHttpd *httpd)
+{
+	uint64_t before = httpd->moved;
+	int phase;
+
+	httpd->resumed = false;
+	MHD_run(httpd->daemon);
+	httpd->stalled = httpd->cert != NULL && httpd->moved == before;
+	for (phase = 0; httpd->stalled && phase < KT_HCONN_PHASES; phase++)
+	{
+		const KtHconn *conn = httpd->conns.phases[phase].head;
+
+		for (; conn != NULL && httpd->stalled; conn = conn->next)
+			httpd->stalled = !kt_hconn_is_pending(conn);
+	}
+}
+
 /* ---- options --------------------------------------------------------------------------------------- */
 
 /* Frees what copy_options() made. */
@@ -122,16 +148,6 @@ use_options(KtHttpd *httpd, KtHttpdOptions *options)
 
 /* ---- connections come and go ----------------------------------------------------------------------------- */
 
-/* GnuTLS's own would write the session's secrets to the file that the environment names. */
-static int
-keep_no_log(gnutls_session_t session, const char *label, const gnutls_datum_t *secret)
-{
-	(void) session;
-	(void) label;
-	(void) secret;
-	return 0;
-}
-
 /* Called inside MHD_add_connection() and when the library has closed a connection. */
 static void
 on_connection(void *cls, struct MHD_Connection *mhd, void **context,
@@ -140,6 +156,7 @@ on_connection(void *cls, struct MHD_Connection *mhd, void **context,
 	KtHttpd *httpd = cls;
 	KtHconn *conn = what == MHD_CONNECTION_NOTIFY_STARTED ? httpd->entering : *context;
 
+	httpd->moved++;
 	if (conn == NULL)
 		return;
 	if (what == MHD_CONNECTION_NOTIFY_STARTED)
@@ -150,7 +167,7 @@ on_connection(void *cls, struct MHD_Connection *mhd, void **context,
 		conn->mhd = mhd;
 		*context = conn;
 		if (conn->cert != NULL && info != NULL && info->tls_session != NULL)
-			gnutls_session_set_keylog_function(info->tls_session, keep_no_log);
+			kt_hconn_secure(conn, info->tls_session, &httpd->moved);
 		return;
 	}
 	*context = NULL;
@@ -261,8 +278,7 @@ make_room(KtHttpd *httpd)
 	if (conn != NULL)
 	{
 		kt_hconn_cut(&httpd->conns, conn, now);
-		httpd->resumed = false;
-		MHD_run(httpd->daemon);
+		run(httpd);
 	}
 	return httpd->conns.count < httpd->options.max_connections;
 }
@@ -413,7 +429,7 @@ expire(KtHttpd *httpd)
 		}
 	}
 	if (any)
-		MHD_run(httpd->daemon);
+		run(httpd);
 }
 
 /* The earlier of two deadlines, of which -1 is none. */
@@ -433,7 +449,8 @@ kt_httpd_deadline(const KtHttpd *httpd)
 	int phase;
 
 	if (httpd->resumed ||
-	    (MHD_get_timeout(httpd->daemon, &milliseconds) == MHD_YES && milliseconds == 0))
+	    (!httpd->stalled && MHD_get_timeout(httpd->daemon, &milliseconds) == MHD_YES &&
+	     milliseconds == 0))
 		return 0;
 	for (phase = 0; phase < KT_HCONN_PHASES; phase++)
 	{
@@ -459,8 +476,7 @@ kt_httpd_step(KtHttpd *httpd)
 	int64_t now;
 
 	accept_all(httpd);
-	httpd->resumed = false;
-	MHD_run(httpd->daemon);
+	run(httpd);
 	expire(httpd);
 	now = kt_httpd_now();
 	if (httpd->paused_until > 0 && httpd->paused_until <= now)
