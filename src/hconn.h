@@ -36,6 +36,7 @@ typedef struct KtHconn
 	KtHaddressKey key; /* of peer */
 	KtHcert *cert;
 	uint64_t *moved; /* where it counts what it moves through TLS */
+	bool met;        /* the head of its first request was judged */
 
 	KtHconnPhase phase;
 	int64_t since; /* in this phase */

@@ -121,7 +121,7 @@ set_client(const KtHttpd *httpd, KtHconn *conn, const KtBuf *forwarded)
 static enum MHD_Result
 begin_body(KtHttpd *httpd, KtHconn *conn)
 {
-	if (httpd->body_memory >= KT_MAX_BODIES)
+	if (httpd->body_memory >= httpd->options.max_bodies)
 		return answer(httpd, conn, UNAVAILABLE, KT_HSERVER_CLOSE);
 	kt_buf_init(&conn->body, httpd->options.max_body);
 	kt_hconn_move(&httpd->conns, conn, KT_HCONN_BODY, kt_httpd_now());
@@ -142,7 +142,7 @@ judge_head(KtHttpd *httpd, KtHconn *conn, const char *target, const char *method
 	set_client(httpd, conn, &head.forwarded);
 	kt_buf_free(&head.forwarded);
 	httpd->counters.requests++;
-	conn->whole = true;
+	conn->whole = conn->met = true;
 	switch (verdict)
 	{
 		case KT_HGATE_DELIVERY:
@@ -188,7 +188,7 @@ take_bytes(KtHttpd *httpd, KtHconn *conn, const char *bytes, size_t len)
 	whole = kt_buf_append(&conn->body, bytes, len);
 	httpd->body_memory += conn->body.cap - conn->counted;
 	conn->counted = conn->body.cap;
-	if (!whole || httpd->body_memory > KT_MAX_BODIES)
+	if (!whole || httpd->body_memory > httpd->options.max_bodies)
 		return break_off(httpd, conn, UNAVAILABLE);
 	return MHD_YES;
 }

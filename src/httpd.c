@@ -18,6 +18,8 @@
 
 #include <errno.h>
 #include <malloc.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,6 +121,8 @@ copy_options(KtHttpdOptions *copy, const KtHttpdOptions *options)
 	copy->tokens = (const char *const *) tokens;
 	copy->proxies = proxies;
 	copy->path = path;
+	if (copy->max_bodies == 0)
+		copy->max_bodies = KT_MAX_BODIES;
 	for (i = 0; whole && i < options->ntokens; i++)
 		whole = (tokens[i] = strdup(options->tokens[i])) != NULL;
 	if (!whole)
@@ -216,7 +220,10 @@ let_in(KtHttpd *httpd, int fd, struct sockaddr_storage *peer, socklen_t len)
 {
 	struct sockaddr_storage plain = *peer;
 	KtHconn *conn = NULL;
+	int on = 1;
 
+	/* a handshake's small writes would wait 40 ms for the client's acknowledgement of those before */
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	kt_haddress_unmap(&plain);
 	if (!is_over_its_share(httpd, &plain))
 		conn = kt_hconn_add(&httpd->conns, fd, &plain, httpd->cert);
