@@ -47,6 +47,7 @@ typedef struct KtHconn
 
 	bool whole; /* the request's headers were judged */
 	bool health;
+	bool last;  /* the connection is closed after the answer */
 	int status; /* of the answer; 0: none was given */
 	KtBuf body;
 	size_t counted; /* of body's memory, in the server's total */

@@ -68,7 +68,7 @@ kt_hrequest_release_body(KtHttpd *httpd, KtHconn *conn, KtBuf *kept)
 static enum MHD_Result
 answer(KtHttpd *httpd, KtHconn *conn, int status, KtHserverReply reply)
 {
-	if (httpd->quiescing && reply == KT_HSERVER_KEEP)
+	if ((httpd->quiescing || conn->last) && reply == KT_HSERVER_KEEP)
 		reply = KT_HSERVER_CLOSE;
 	if (conn->phase != KT_HCONN_LEAVING)
 		kt_hconn_move(&httpd->conns, conn, KT_HCONN_LEAVING, kt_httpd_now());
@@ -146,6 +146,8 @@ judge_head(KtHttpd *httpd, KtHconn *conn, const char *target, const char *method
 	switch (verdict)
 	{
 		case KT_HGATE_DELIVERY:
+			/* 0.9.75 ends a head early at a line without a name: the length may have stood behind it */
+			conn->last = kt_hgate_is_bare(&head.gate);
 			return begin_body(httpd, conn);
 		case KT_HGATE_HEALTH:
 			/* answered at the request's end, or the library would close the connection */
@@ -263,7 +265,7 @@ kt_hrequest_completed(void *cls, struct MHD_Connection *mhd, void **request,
 	if (conn == NULL)
 		return;
 	kt_hrequest_release_body(httpd, conn, NULL);
-	conn->whole = conn->health = false;
+	conn->whole = conn->health = conn->last = false;
 	conn->status = 0;
 	if (conn->phase != KT_HCONN_CUT)
 		kt_hconn_move(&httpd->conns, conn, KT_HCONN_IDLE, kt_httpd_now());

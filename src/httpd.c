@@ -59,6 +59,26 @@ kt_httpd_now(void)
 
 /* ---- the library's turn ---------------------------------------------------------------------------- */
 
+/* Forgets the connections that the library did not begin with, for want of memory; it has closed their sockets. */
+static void
+forget_refused(KtHttpd *httpd)
+{
+	KtHconn *conn = httpd->conns.phases[KT_HCONN_HEADERS].tail;
+
+	while (httpd->entering > 0 && conn != NULL)
+	{
+		KtHconn *prev = conn->prev;
+
+		if (conn->mhd == NULL)
+		{
+			kt_hconn_remove(&httpd->conns, conn);
+			httpd->counters.refused++;
+			httpd->entering--;
+		}
+		conn = prev;
+	}
+}
+
 /*
  * Gives the library its turn. With epoll (0.9.72 to 1.0) it wants the next turn at once for as long as a client is
  * silent in the middle of a TLS handshake: whoever stalled there would keep a processor busy. So a turn in
@@ -73,6 +93,7 @@ run(KtHttpd *httpd)
 
 	httpd->resumed = false;
 	MHD_run(httpd->daemon);
+	forget_refused(httpd);
 	httpd->stalled = httpd->cert != NULL && httpd->moved == before;
 	for (phase = 0; httpd->stalled && phase < KT_HCONN_PHASES; phase++)
 	{
@@ -152,13 +173,25 @@ use_options(KtHttpd *httpd, KtHttpdOptions *options)
 
 /* ---- connections come and go ----------------------------------------------------------------------------- */
 
-/* Called inside MHD_add_connection() and when the library has closed a connection. */
+/* The connection that the library begins with. 0.9 does so inside MHD_add_connection(), 1.0 in its next turn. */
+static KtHconn *
+entering(KtHttpd *httpd, struct MHD_Connection *mhd)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+	KtHconn *conn = httpd->conns.phases[KT_HCONN_HEADERS].tail;
+
+	while (conn != NULL && info != NULL && (conn->mhd != NULL || conn->fd != info->connect_fd))
+		conn = conn->prev;
+	return info != NULL ? conn : NULL;
+}
+
 static void
 on_connection(void *cls, struct MHD_Connection *mhd, void **context,
               enum MHD_ConnectionNotificationCode what)
 {
 	KtHttpd *httpd = cls;
-	KtHconn *conn = what == MHD_CONNECTION_NOTIFY_STARTED ? httpd->entering : *context;
+	KtHconn *conn = what == MHD_CONNECTION_NOTIFY_STARTED ? entering(httpd, mhd) : *context;
 
 	httpd->moved++;
 	if (conn == NULL)
@@ -169,14 +202,13 @@ on_connection(void *cls, struct MHD_Connection *mhd, void **context,
 			MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
 
 		conn->mhd = mhd;
+		httpd->entering--;
 		*context = conn;
 		if (conn->cert != NULL && info != NULL && info->tls_session != NULL)
 			kt_hconn_secure(conn, info->tls_session, &httpd->moved);
 		return;
 	}
 	*context = NULL;
-	if (httpd->entering == conn)
-		httpd->entering = NULL;
 	kt_hrequest_release_body(httpd, conn, NULL);
 	kt_hconn_remove(&httpd->conns, conn);
 }
@@ -233,17 +265,10 @@ let_in(KtHttpd *httpd, int fd, struct sockaddr_storage *peer, socklen_t len)
 		close(fd);
 		return;
 	}
-	httpd->entering = conn;
-	if (MHD_add_connection(httpd->daemon, fd, (struct sockaddr *) peer, len) == MHD_YES)
-		httpd->counters.accepted++;
-	else
-	{
-		/* the library has closed the socket; on_connection() may have been told, or not */
-		httpd->counters.refused++;
-		if (httpd->entering != NULL)
-			kt_hconn_remove(&httpd->conns, conn);
-	}
-	httpd->entering = NULL;
+	httpd->entering++;
+	httpd->counters.accepted++;
+	/* when it refuses it closes the socket, and forget_refused() does the rest */
+	(void) MHD_add_connection(httpd->daemon, fd, (struct sockaddr *) peer, len);
 }
 
 /* ---- who makes room when all places are taken -------------------------------------------------------------- */
