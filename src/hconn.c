@@ -10,16 +10,21 @@
 #include "hconn.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #ifdef POSTGRES_H
 #error "floor 0 knows nothing of PostgreSQL"
 #endif
+
+/* How often one turn reads from a client that is not listened to any more. */
+#define DRAINED_AT_ONCE 16
 
 /* ---- the lists ------------------------------------------------------------------------------------ */
 
@@ -97,6 +102,8 @@ kt_hconn_remove(KtHconnSet *set, KtHconn *conn)
 	if (conn->bucket_next != NULL)
 		conn->bucket_next->bucket_prev = conn->bucket_prev;
 	set->count--;
+	if (conn->phase == KT_HCONN_LINGERING)
+		close(conn->fd);
 	kt_buf_free(&conn->body);
 	kt_hcert_drop(conn->cert);
 	free(conn);
@@ -138,9 +145,10 @@ kt_hconn_is_silent(const KtHconn *conn)
 static gnutls_session_t
 session_of(const KtHconn *conn)
 {
-	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(conn->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+	const union MHD_ConnectionInfo *info = NULL;
 
+	if (conn->mhd != NULL)
+		info = MHD_get_connection_info(conn->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
 	return info != NULL ? info->tls_session : NULL;
 }
 
@@ -233,6 +241,36 @@ kt_hconn_say(KtHconn *conn, int status)
 		if (session != NULL)
 			(void) !gnutls_record_send(session, words, (size_t) len);
 	}
+}
+
+bool
+kt_hconn_linger(KtHconnSet *set, KtHconn *conn, int64_t now)
+{
+	int fd = fcntl(conn->fd, F_DUPFD_CLOEXEC, 0);
+
+	if (fd < 0)
+		return false;
+	shutdown(fd, SHUT_WR);
+	conn->fd = fd;
+	conn->mhd = NULL;
+	kt_hconn_move(set, conn, KT_HCONN_LINGERING, now);
+	return true;
+}
+
+bool
+kt_hconn_drain(KtHconn *conn)
+{
+	char bytes[16 * 1024];
+	ssize_t n = 0;
+	int i;
+
+	for (i = 0; i < DRAINED_AT_ONCE; i++)
+	{
+		n = recv(conn->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+		if (n <= 0)
+			return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+	}
+	return true;
 }
 
 void

@@ -117,12 +117,20 @@ set_client(const KtHttpd *httpd, KtHconn *conn, const KtBuf *forwarded)
 		                      httpd->options.proxies, httpd->options.nproxies);
 }
 
+/* Answers before the body is read, and closes. */
+static enum MHD_Result
+refuse(KtHttpd *httpd, KtHconn *conn, int status, KtHserverReply reply)
+{
+	conn->lingers = true;
+	return answer(httpd, conn, status, reply);
+}
+
 /* Makes ready for the body. Its announced length is only that: memory is taken as bytes come. */
 static enum MHD_Result
 begin_body(KtHttpd *httpd, KtHconn *conn)
 {
 	if (httpd->body_memory >= httpd->options.max_bodies)
-		return answer(httpd, conn, UNAVAILABLE, KT_HSERVER_CLOSE);
+		return refuse(httpd, conn, UNAVAILABLE, KT_HSERVER_CLOSE);
 	kt_buf_init(&conn->body, httpd->options.max_body);
 	kt_hconn_move(&httpd->conns, conn, KT_HCONN_BODY, kt_httpd_now());
 	return MHD_YES;
@@ -155,15 +163,15 @@ judge_head(KtHttpd *httpd, KtHconn *conn, const char *target, const char *method
 			kt_hconn_move(&httpd->conns, conn, KT_HCONN_BODY, kt_httpd_now());
 			return MHD_YES;
 		case KT_HGATE_FRAMING:
-			return answer(httpd, conn, BAD_REQUEST, KT_HSERVER_CLOSE);
+			return refuse(httpd, conn, BAD_REQUEST, KT_HSERVER_CLOSE);
 		case KT_HGATE_NOT_FOUND:
-			return answer(httpd, conn, NOT_FOUND, KT_HSERVER_CLOSE);
+			return refuse(httpd, conn, NOT_FOUND, KT_HSERVER_CLOSE);
 		case KT_HGATE_METHOD:
-			return answer(httpd, conn, METHOD_NOT_ALLOWED, KT_HSERVER_ALLOW_POST);
+			return refuse(httpd, conn, METHOD_NOT_ALLOWED, KT_HSERVER_ALLOW_POST);
 		case KT_HGATE_HEALTH_ONLY:
-			return answer(httpd, conn, METHOD_NOT_ALLOWED, KT_HSERVER_ALLOW_HEALTH);
+			return refuse(httpd, conn, METHOD_NOT_ALLOWED, KT_HSERVER_ALLOW_HEALTH);
 		case KT_HGATE_TOO_LARGE:
-			return answer(httpd, conn, CONTENT_TOO_LARGE, KT_HSERVER_CLOSE);
+			return refuse(httpd, conn, CONTENT_TOO_LARGE, KT_HSERVER_CLOSE);
 	}
 	return MHD_NO;
 }
@@ -176,6 +184,7 @@ break_off(KtHttpd *httpd, KtHconn *conn, int status)
 {
 	kt_hconn_say(conn, status);
 	kt_hrequest_count(httpd, status);
+	conn->lingers = true;
 	return MHD_NO;
 }
 

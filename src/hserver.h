@@ -41,6 +41,7 @@ struct KtHttpd
 	bool stalled;       /* nothing did in the last one, whatever the library says */
 	bool healthy;
 	bool quiescing;
+	bool ending;
 	KtHttpdCounters counters;
 
 	int epfd; /* holds the library's and the sockets */

@@ -17,6 +17,7 @@
 #include "httpd.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <malloc.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -45,6 +46,12 @@
 
 /* Blocks above this are given back to the system when they are freed; see kt_httpd_create(). */
 #define LARGE_BLOCK (256 * 1024)
+
+/* How long a client that was refused may go on sending, so that it can read why. */
+#define LINGER_US 2000000
+
+/* The library's entry in our epoll fd; a socket's is its number, a connection's its address. */
+#define LIBRARY UINT64_MAX
 
 #define TLS_PRIORITY "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:%SERVER_PRECEDENCE"
 
@@ -186,6 +193,16 @@ entering(KtHttpd *httpd, struct MHD_Connection *mhd)
 	return info != NULL ? conn : NULL;
 }
 
+/* A connection that the library closes now stays open until its client is done; false: it cannot. */
+static bool
+watch_out(KtHttpd *httpd, KtHconn *conn)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
+
+	return !httpd->ending && kt_hconn_linger(&httpd->conns, conn, kt_httpd_now()) &&
+	       epoll_ctl(httpd->epfd, EPOLL_CTL_ADD, conn->fd, &event) == 0;
+}
+
 static void
 on_connection(void *cls, struct MHD_Connection *mhd, void **context,
               enum MHD_ConnectionNotificationCode what)
@@ -210,7 +227,8 @@ on_connection(void *cls, struct MHD_Connection *mhd, void **context,
 	}
 	*context = NULL;
 	kt_hrequest_release_body(httpd, conn, NULL);
-	kt_hconn_remove(&httpd->conns, conn);
+	if (!conn->lingers || !watch_out(httpd, conn))
+		kt_hconn_remove(&httpd->conns, conn);
 }
 
 /* GnuTLS asks during a handshake. What is handed out belongs to the pair that the connection holds. */
@@ -283,14 +301,16 @@ patience_ends(const KtHttpd *httpd)
 }
 
 /*
- * The longest idle connection whose client has sent nothing, else the slowest head that has been waited for
+ * One that was refused long ago, else the longest idle one whose client has sent nothing, else the slowest head that has been waited for
  * too long; or NULL. A connection that carries a whole head is never taken.
  */
 static KtHconn *
 least_missed(const KtHttpd *httpd, int64_t now)
 {
-	KtHconn *conn;
+	KtHconn *conn = httpd->conns.phases[KT_HCONN_LINGERING].head;
 
+	if (conn != NULL)
+		return conn;
 	for (conn = httpd->conns.phases[KT_HCONN_IDLE].head; conn != NULL; conn = conn->next)
 	{
 		if (kt_hconn_is_silent(conn))
@@ -307,7 +327,9 @@ make_room(KtHttpd *httpd)
 	int64_t now = kt_httpd_now();
 	KtHconn *conn = least_missed(httpd, now);
 
-	if (conn != NULL)
+	if (conn != NULL && conn->phase == KT_HCONN_LINGERING)
+		kt_hconn_remove(&httpd->conns, conn);
+	else if (conn != NULL)
 	{
 		kt_hconn_cut(&httpd->conns, conn, now);
 		run(httpd);
@@ -322,7 +344,8 @@ has_room(const KtHttpd *httpd, int64_t now)
 	int64_t patience = patience_ends(httpd);
 
 	return httpd->conns.count < httpd->options.max_connections ||
-	       httpd->conns.phases[KT_HCONN_IDLE].count > 0 || (patience >= 0 && patience <= now);
+	       httpd->conns.phases[KT_HCONN_IDLE].count > 0 ||
+	       httpd->conns.phases[KT_HCONN_LINGERING].count > 0 || (patience >= 0 && patience <= now);
 }
 
 /* ---- accepting ------------------------------------------------------------------------------------------------ */
@@ -339,7 +362,7 @@ listen_or_not(KtHttpd *httpd, bool listening)
 	httpd->listening = listening;
 	for (i = 0; i < httpd->nsockets; i++)
 	{
-		event.data.fd = httpd->sockets[i];
+		event.data.u64 = (uint64_t) httpd->sockets[i];
 		epoll_ctl(httpd->epfd, listening ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, httpd->sockets[i],
 		          &event);
 	}
@@ -387,7 +410,15 @@ accept_from(KtHttpd *httpd, int socket)
 }
 
 static void
-accept_all(KtHttpd *httpd)
+drain(KtHttpd *httpd, KtHconn *conn)
+{
+	if (!kt_hconn_drain(conn))
+		kt_hconn_remove(&httpd->conns, conn);
+}
+
+/* What our epoll fd says: of the library (LIBRARY), of a listening socket (its fd), or of a lingering connection. */
+static void
+look_around(KtHttpd *httpd)
 {
 	struct epoll_event events[16];
 	int n = epoll_wait(httpd->epfd, events, 16, 0);
@@ -395,8 +426,15 @@ accept_all(KtHttpd *httpd)
 
 	for (i = 0; i < n; i++)
 	{
-		if (events[i].data.fd >= 0 && httpd->paused_until == 0)
-			accept_from(httpd, events[i].data.fd);
+		if (events[i].data.u64 == LIBRARY)
+			continue;
+		if (events[i].data.u64 > INT_MAX)
+			drain(httpd, events[i].data.ptr);
+	}
+	for (i = 0; i < n && httpd->paused_until == 0; i++)
+	{
+		if (events[i].data.u64 <= INT_MAX)
+			accept_from(httpd, (int) events[i].data.u64);
 	}
 }
 
@@ -415,6 +453,8 @@ limit_of(const KtHttpd *httpd, KtHconnPhase phase)
 		case KT_HCONN_LEAVING: /* an answer waits only for a client that does not read */
 		case KT_HCONN_IDLE:
 			return httpd->options.idle_us;
+		case KT_HCONN_LINGERING:
+			return LINGER_US;
 		case KT_HCONN_WAITING:
 		case KT_HCONN_CUT:
 			return 0;
@@ -429,6 +469,11 @@ end_of_time(KtHttpd *httpd, KtHconn *conn, int64_t now)
 	if (conn->phase == KT_HCONN_IDLE && !kt_hconn_is_silent(conn))
 	{
 		kt_hconn_move(&httpd->conns, conn, KT_HCONN_HEADERS, now);
+		return;
+	}
+	if (conn->phase == KT_HCONN_LINGERING)
+	{
+		kt_hconn_remove(&httpd->conns, conn);
 		return;
 	}
 	if (conn->phase != KT_HCONN_IDLE)
@@ -507,7 +552,7 @@ kt_httpd_step(KtHttpd *httpd)
 {
 	int64_t now;
 
-	accept_all(httpd);
+	look_around(httpd);
 	run(httpd);
 	expire(httpd);
 	now = kt_httpd_now();
@@ -700,7 +745,7 @@ make_replies(KtHttpd *httpd)
 static bool
 make_pollable(KtHttpd *httpd, const int *sockets, int nsockets)
 {
-	struct epoll_event event = {.events = EPOLLIN, .data.fd = -1};
+	struct epoll_event event = {.events = EPOLLIN, .data.u64 = LIBRARY};
 	const union MHD_DaemonInfo *info = MHD_get_daemon_info(httpd->daemon, MHD_DAEMON_INFO_EPOLL_FD);
 
 	httpd->epfd = epoll_create1(EPOLL_CLOEXEC);
@@ -773,6 +818,9 @@ kt_httpd_destroy(KtHttpd *httpd)
 		kt_hconn_move(&httpd->conns, conn, KT_HCONN_CUT, 0);
 		MHD_resume_connection(conn->mhd);
 	}
+	httpd->ending = true;
+	while ((conn = httpd->conns.phases[KT_HCONN_LINGERING].head) != NULL)
+		kt_hconn_remove(&httpd->conns, conn);
 	if (httpd->daemon != NULL)
 		MHD_stop_daemon(httpd->daemon);
 	for (i = 0; i < KT_HSERVER_REPLIES; i++)
