@@ -29,6 +29,7 @@
 #include "http.h"
 #include "identity.h"
 #include "miscadmin.h"
+#include "port/pg_bswap.h"
 #include "pace.h"
 #include "queue.h"
 #include "settings.h"
@@ -201,17 +202,19 @@ count_results(Dialer *d, KtFlight **flights, int n)
 
 /* ---- claiming ------------------------------------------------------------------------------------------- */
 
-/* 128 random bits in hexadecimal. */
+/* The seconds' lower 32 bits, then 96 random bits, in hexadecimal: new ones go to their index's end. */
 static char *
 random_ref(void)
 {
 	static const char digits[] = "0123456789abcdef";
 	uint8 bytes[(KT_REF_SIZE - 1) / 2];
+	uint32 seconds = pg_hton32((uint32) time(NULL));
 	char *ref = palloc(KT_REF_SIZE);
 	size_t i;
 
 	if (!pg_strong_random(bytes, sizeof(bytes)))
 		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not get random bytes")));
+	memcpy(bytes, &seconds, sizeof(seconds));
 	for (i = 0; i < sizeof(bytes); i++)
 	{
 		ref[2 * i] = digits[bytes[i] >> 4];

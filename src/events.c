@@ -15,8 +15,6 @@
 
 #include "events.h"
 
-#include <arpa/inet.h>
-
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "compat.h"
@@ -95,21 +93,6 @@ set_text(KtParameter *parameter, const char *utf8)
 		parameter->value = CStringGetTextDatum(kt_convert_to_server(utf8));
 }
 
-/* inet takes no zone ("fe80::1%eth0"), and what is no address must not cost the event. */
-static char *
-address_of(const KtWebhook *webhook)
-{
-	unsigned char binary[sizeof(struct in6_addr)];
-	char *address;
-
-	if (webhook->remote_addr == NULL)
-		return NULL;
-	address = pnstrdup(webhook->remote_addr, strcspn(webhook->remote_addr, "%"));
-	if (inet_pton(AF_INET, address, binary) == 1 || inet_pton(AF_INET6, address, binary) == 1)
-		return address;
-	return NULL;
-}
-
 static void
 set_variables(KtParameter *parameters, const char *json)
 {
@@ -157,7 +140,7 @@ set_parameters(NewEvent *item)
 	set_variables(parameters, webhook->dynamic_variables);
 	parameters[P_RAW].value =
 		PointerGetDatum(cstring_to_text_with_len(webhook->raw, (int) webhook->raw_len));
-	set_text(&parameters[P_REMOTE_ADDR], address_of(webhook));
+	set_text(&parameters[P_REMOTE_ADDR], kt_kept_address(webhook));
 	parameters[P_DELIVERIES].value = Int32GetDatum(item->deliveries);
 	parameters[P_RECEIVED_AT].value = TimestampTzGetDatum(item->received_at);
 }

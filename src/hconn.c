@@ -10,14 +10,21 @@
 #include "hconn.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #ifdef POSTGRES_H
 #error "floor 0 knows nothing of PostgreSQL"
 #endif
+
+/* How often one turn reads from a client that is not listened to any more. */
+#define DRAINED_AT_ONCE 16
 
 /* ---- the lists ------------------------------------------------------------------------------------ */
 
@@ -95,6 +102,8 @@ kt_hconn_remove(KtHconnSet *set, KtHconn *conn)
 	if (conn->bucket_next != NULL)
 		conn->bucket_next->bucket_prev = conn->bucket_prev;
 	set->count--;
+	if (conn->phase == KT_HCONN_LINGERING)
+		close(conn->fd);
 	kt_buf_free(&conn->body);
 	kt_hcert_drop(conn->cert);
 	free(conn);
@@ -133,6 +142,73 @@ kt_hconn_is_silent(const KtHconn *conn)
 	       (errno == EAGAIN || errno == EWOULDBLOCK);
 }
 
+static gnutls_session_t
+session_of(const KtHconn *conn)
+{
+	const union MHD_ConnectionInfo *info = NULL;
+
+	if (conn->mhd != NULL)
+		info = MHD_get_connection_info(conn->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+	return info != NULL ? info->tls_session : NULL;
+}
+
+static ssize_t
+pull(gnutls_transport_ptr_t ptr, void *bytes, size_t len)
+{
+	KtHconn *conn = ptr;
+	ssize_t n = recv(conn->fd, bytes, len, 0);
+	int on = 1;
+
+	/*
+	 * A client that does not send small segments at once (Nagle) holds its request back until its end of the
+	 * handshake is acknowledged, which the kernel would delay by 40 ms.
+	 */
+	if (n > 0 && !conn->met)
+		setsockopt(conn->fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
+	/* an end or an error moves a connection too */
+	if (n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
+		++*conn->moved;
+	return n;
+}
+
+static ssize_t
+push(gnutls_transport_ptr_t ptr, const void *bytes, size_t len)
+{
+	KtHconn *conn = ptr;
+	ssize_t n = send(conn->fd, bytes, len, MSG_NOSIGNAL);
+
+	if (n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
+		++*conn->moved;
+	return n;
+}
+
+static int
+keep_no_log(gnutls_session_t session, const char *label, const gnutls_datum_t *secret)
+{
+	(void) session;
+	(void) label;
+	(void) secret;
+	return 0;
+}
+
+void
+kt_hconn_secure(KtHconn *conn, gnutls_session_t session, uint64_t *moved)
+{
+	conn->moved = moved;
+	gnutls_transport_set_ptr(session, conn);
+	gnutls_transport_set_pull_function(session, pull);
+	gnutls_transport_set_push_function(session, push);
+	gnutls_session_set_keylog_function(session, keep_no_log);
+}
+
+bool
+kt_hconn_is_pending(const KtHconn *conn)
+{
+	gnutls_session_t session = session_of(conn);
+
+	return session != NULL && gnutls_record_check_pending(session) > 0;
+}
+
 static const char *
 reason(int status)
 {
@@ -159,13 +235,42 @@ kt_hconn_say(KtHconn *conn, int status)
 		(void) !send(conn->fd, words, (size_t) len, MSG_DONTWAIT | MSG_NOSIGNAL);
 	else
 	{
-		const union MHD_ConnectionInfo *info =
-			MHD_get_connection_info(conn->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+		gnutls_session_t session = session_of(conn);
 
 		/* before the end of the handshake GnuTLS refuses */
-		if (info != NULL && info->tls_session != NULL)
-			(void) !gnutls_record_send(info->tls_session, words, (size_t) len);
+		if (session != NULL)
+			(void) !gnutls_record_send(session, words, (size_t) len);
 	}
+}
+
+bool
+kt_hconn_linger(KtHconnSet *set, KtHconn *conn, int64_t now)
+{
+	int fd = fcntl(conn->fd, F_DUPFD_CLOEXEC, 0);
+
+	if (fd < 0)
+		return false;
+	shutdown(fd, SHUT_WR);
+	conn->fd = fd;
+	conn->mhd = NULL;
+	kt_hconn_move(set, conn, KT_HCONN_LINGERING, now);
+	return true;
+}
+
+bool
+kt_hconn_drain(KtHconn *conn)
+{
+	char bytes[16 * 1024];
+	ssize_t n = 0;
+	int i;
+
+	for (i = 0; i < DRAINED_AT_ONCE; i++)
+	{
+		n = recv(conn->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+		if (n <= 0)
+			return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+	}
+	return true;
 }
 
 void

@@ -27,6 +27,12 @@
 
 #define HEALTH_PATH "/healthz"
 
+bool
+kt_hgate_is_bare(const KtHgate *gate)
+{
+	return gate->lengths == 0 && gate->encodings == 0;
+}
+
 void
 kt_hgate_begin(KtHgate *gate)
 {

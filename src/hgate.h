@@ -41,6 +41,9 @@ typedef enum KtHgateVerdict
 	KT_HGATE_TOO_LARGE    /* 413: it says that its body is over the limit */
 } KtHgateVerdict;
 
+/* True when a request says nothing of a body: whatever follows it is not to be read as the next one. */
+extern bool kt_hgate_is_bare(const KtHgate *gate);
+
 /* Begins with a request. */
 extern void kt_hgate_begin(KtHgate *gate);
 

@@ -68,7 +68,7 @@ kt_hrequest_release_body(KtHttpd *httpd, KtHconn *conn, KtBuf *kept)
 static enum MHD_Result
 answer(KtHttpd *httpd, KtHconn *conn, int status, KtHserverReply reply)
 {
-	if (httpd->quiescing && reply == KT_HSERVER_KEEP)
+	if ((httpd->quiescing || conn->last) && reply == KT_HSERVER_KEEP)
 		reply = KT_HSERVER_CLOSE;
 	if (conn->phase != KT_HCONN_LEAVING)
 		kt_hconn_move(&httpd->conns, conn, KT_HCONN_LEAVING, kt_httpd_now());
@@ -117,12 +117,20 @@ set_client(const KtHttpd *httpd, KtHconn *conn, const KtBuf *forwarded)
 		                      httpd->options.proxies, httpd->options.nproxies);
 }
 
+/* Answers before the body is read, and closes. */
+static enum MHD_Result
+refuse(KtHttpd *httpd, KtHconn *conn, int status, KtHserverReply reply)
+{
+	conn->lingers = true;
+	return answer(httpd, conn, status, reply);
+}
+
 /* Makes ready for the body. Its announced length is only that: memory is taken as bytes come. */
 static enum MHD_Result
 begin_body(KtHttpd *httpd, KtHconn *conn)
 {
-	if (httpd->body_memory >= KT_MAX_BODIES)
-		return answer(httpd, conn, UNAVAILABLE, KT_HSERVER_CLOSE);
+	if (httpd->body_memory >= httpd->options.max_bodies)
+		return refuse(httpd, conn, UNAVAILABLE, KT_HSERVER_CLOSE);
 	kt_buf_init(&conn->body, httpd->options.max_body);
 	kt_hconn_move(&httpd->conns, conn, KT_HCONN_BODY, kt_httpd_now());
 	return MHD_YES;
@@ -142,10 +150,12 @@ judge_head(KtHttpd *httpd, KtHconn *conn, const char *target, const char *method
 	set_client(httpd, conn, &head.forwarded);
 	kt_buf_free(&head.forwarded);
 	httpd->counters.requests++;
-	conn->whole = true;
+	conn->whole = conn->met = true;
 	switch (verdict)
 	{
 		case KT_HGATE_DELIVERY:
+			/* 0.9.75 ends a head early at a line without a name: the length may have stood behind it */
+			conn->last = kt_hgate_is_bare(&head.gate);
 			return begin_body(httpd, conn);
 		case KT_HGATE_HEALTH:
 			/* answered at the request's end, or the library would close the connection */
@@ -153,15 +163,15 @@ judge_head(KtHttpd *httpd, KtHconn *conn, const char *target, const char *method
 			kt_hconn_move(&httpd->conns, conn, KT_HCONN_BODY, kt_httpd_now());
 			return MHD_YES;
 		case KT_HGATE_FRAMING:
-			return answer(httpd, conn, BAD_REQUEST, KT_HSERVER_CLOSE);
+			return refuse(httpd, conn, BAD_REQUEST, KT_HSERVER_CLOSE);
 		case KT_HGATE_NOT_FOUND:
-			return answer(httpd, conn, NOT_FOUND, KT_HSERVER_CLOSE);
+			return refuse(httpd, conn, NOT_FOUND, KT_HSERVER_CLOSE);
 		case KT_HGATE_METHOD:
-			return answer(httpd, conn, METHOD_NOT_ALLOWED, KT_HSERVER_ALLOW_POST);
+			return refuse(httpd, conn, METHOD_NOT_ALLOWED, KT_HSERVER_ALLOW_POST);
 		case KT_HGATE_HEALTH_ONLY:
-			return answer(httpd, conn, METHOD_NOT_ALLOWED, KT_HSERVER_ALLOW_HEALTH);
+			return refuse(httpd, conn, METHOD_NOT_ALLOWED, KT_HSERVER_ALLOW_HEALTH);
 		case KT_HGATE_TOO_LARGE:
-			return answer(httpd, conn, CONTENT_TOO_LARGE, KT_HSERVER_CLOSE);
+			return refuse(httpd, conn, CONTENT_TOO_LARGE, KT_HSERVER_CLOSE);
 	}
 	return MHD_NO;
 }
@@ -174,6 +184,7 @@ break_off(KtHttpd *httpd, KtHconn *conn, int status)
 {
 	kt_hconn_say(conn, status);
 	kt_hrequest_count(httpd, status);
+	conn->lingers = true;
 	return MHD_NO;
 }
 
@@ -188,7 +199,7 @@ take_bytes(KtHttpd *httpd, KtHconn *conn, const char *bytes, size_t len)
 	whole = kt_buf_append(&conn->body, bytes, len);
 	httpd->body_memory += conn->body.cap - conn->counted;
 	conn->counted = conn->body.cap;
-	if (!whole || httpd->body_memory > KT_MAX_BODIES)
+	if (!whole || httpd->body_memory > httpd->options.max_bodies)
 		return break_off(httpd, conn, UNAVAILABLE);
 	return MHD_YES;
 }
@@ -229,6 +240,7 @@ kt_hrequest_handle(void *cls, struct MHD_Connection *mhd, const char *target, co
 	KtHttpd *httpd = cls;
 	KtHconn *conn = kt_hrequest_conn(mhd);
 
+	httpd->moved++;
 	if (conn == NULL || conn->phase == KT_HCONN_CUT)
 		return MHD_NO;
 	*request = conn;
@@ -257,11 +269,12 @@ kt_hrequest_completed(void *cls, struct MHD_Connection *mhd, void **request,
 	KtHconn *conn = kt_hrequest_conn(mhd);
 
 	(void) how;
+	httpd->moved++;
 	*request = NULL;
 	if (conn == NULL)
 		return;
 	kt_hrequest_release_body(httpd, conn, NULL);
-	conn->whole = conn->health = false;
+	conn->whole = conn->health = conn->last = false;
 	conn->status = 0;
 	if (conn->phase != KT_HCONN_CUT)
 		kt_hconn_move(&httpd->conns, conn, KT_HCONN_IDLE, kt_httpd_now());

@@ -33,12 +33,15 @@ struct KtHttpd
 	KtHcert *cert; /* what new connections show; NULL: plain HTTP */
 
 	KtHconnSet conns;
-	KtHconn *entering;  /* the connection that the library is being given */
+	int entering;       /* connections given to the library that it has not begun with */
 	KtHconn *untaken;   /* the first in KT_HCONN_WAITING that nobody has taken */
 	size_t body_memory; /* of all bodies that were not answered */
 	bool resumed;       /* connections that the library must hear of */
+	uint64_t moved;     /* counts what happens in the library's turns */
+	bool stalled;       /* nothing did in the last one, whatever the library says */
 	bool healthy;
 	bool quiescing;
+	bool ending;
 	KtHttpdCounters counters;
 
 	int epfd; /* holds the library's and the sockets */

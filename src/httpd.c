@@ -17,7 +17,10 @@
 #include "httpd.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <malloc.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +47,12 @@
 /* Blocks above this are given back to the system when they are freed; see kt_httpd_create(). */
 #define LARGE_BLOCK (256 * 1024)
 
+/* How long a client that was refused may go on sending, so that it can read why. */
+#define LINGER_US 2000000
+
+/* The library's entry in our epoll fd; a socket's is its number, a connection's its address. */
+#define LIBRARY UINT64_MAX
+
 #define TLS_PRIORITY "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:%SERVER_PRECEDENCE"
 
 int64_t
@@ -53,6 +62,53 @@ kt_httpd_now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (int64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+/* ---- the library's turn ---------------------------------------------------------------------------- */
+
+/* Forgets the connections that the library did not begin with, for want of memory; it has closed their sockets. */
+static void
+forget_refused(KtHttpd *httpd)
+{
+	KtHconn *conn = httpd->conns.phases[KT_HCONN_HEADERS].tail;
+
+	while (httpd->entering > 0 && conn != NULL)
+	{
+		KtHconn *prev = conn->prev;
+
+		if (conn->mhd == NULL)
+		{
+			kt_hconn_remove(&httpd->conns, conn);
+			httpd->counters.refused++;
+			httpd->entering--;
+		}
+		conn = prev;
+	}
+}
+
+/*
+ * Gives the library its turn. With epoll (0.9.72 to 1.0) it wants the next turn at once for as long as a client is
+ * silent in the middle of a TLS handshake: whoever stalled there would keep a processor busy. So a turn in
+ * which nothing was read, written or called back, and after which nothing is left to read inside GnuTLS, is taken
+ * for a stall, and the next one waits for a socket or a deadline.
+ */
+static void
+run(KtHttpd *httpd)
+{
+	uint64_t before = httpd->moved;
+	int phase;
+
+	httpd->resumed = false;
+	MHD_run(httpd->daemon);
+	forget_refused(httpd);
+	httpd->stalled = httpd->cert != NULL && httpd->moved == before;
+	for (phase = 0; httpd->stalled && phase < KT_HCONN_PHASES; phase++)
+	{
+		const KtHconn *conn = httpd->conns.phases[phase].head;
+
+		for (; conn != NULL && httpd->stalled; conn = conn->next)
+			httpd->stalled = !kt_hconn_is_pending(conn);
+	}
 }
 
 /* ---- options --------------------------------------------------------------------------------------- */
@@ -93,6 +149,8 @@ copy_options(KtHttpdOptions *copy, const KtHttpdOptions *options)
 	copy->tokens = (const char *const *) tokens;
 	copy->proxies = proxies;
 	copy->path = path;
+	if (copy->max_bodies == 0)
+		copy->max_bodies = KT_MAX_BODIES;
 	for (i = 0; whole && i < options->ntokens; i++)
 		whole = (tokens[i] = strdup(options->tokens[i])) != NULL;
 	if (!whole)
@@ -122,24 +180,37 @@ use_options(KtHttpd *httpd, KtHttpdOptions *options)
 
 /* ---- connections come and go ----------------------------------------------------------------------------- */
 
-/* GnuTLS's own would write the session's secrets to the file that the environment names. */
-static int
-keep_no_log(gnutls_session_t session, const char *label, const gnutls_datum_t *secret)
+/* The connection that the library begins with. 0.9 does so inside MHD_add_connection(), 1.0 in its next turn. */
+static KtHconn *
+entering(KtHttpd *httpd, struct MHD_Connection *mhd)
 {
-	(void) session;
-	(void) label;
-	(void) secret;
-	return 0;
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+	KtHconn *conn = httpd->conns.phases[KT_HCONN_HEADERS].tail;
+
+	while (conn != NULL && info != NULL && (conn->mhd != NULL || conn->fd != info->connect_fd))
+		conn = conn->prev;
+	return info != NULL ? conn : NULL;
 }
 
-/* Called inside MHD_add_connection() and when the library has closed a connection. */
+/* A connection that the library closes now stays open until its client is done; false: it cannot. */
+static bool
+watch_out(KtHttpd *httpd, KtHconn *conn)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
+
+	return !httpd->ending && kt_hconn_linger(&httpd->conns, conn, kt_httpd_now()) &&
+	       epoll_ctl(httpd->epfd, EPOLL_CTL_ADD, conn->fd, &event) == 0;
+}
+
 static void
 on_connection(void *cls, struct MHD_Connection *mhd, void **context,
               enum MHD_ConnectionNotificationCode what)
 {
 	KtHttpd *httpd = cls;
-	KtHconn *conn = what == MHD_CONNECTION_NOTIFY_STARTED ? httpd->entering : *context;
+	KtHconn *conn = what == MHD_CONNECTION_NOTIFY_STARTED ? entering(httpd, mhd) : *context;
 
+	httpd->moved++;
 	if (conn == NULL)
 		return;
 	if (what == MHD_CONNECTION_NOTIFY_STARTED)
@@ -148,16 +219,16 @@ on_connection(void *cls, struct MHD_Connection *mhd, void **context,
 			MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
 
 		conn->mhd = mhd;
+		httpd->entering--;
 		*context = conn;
 		if (conn->cert != NULL && info != NULL && info->tls_session != NULL)
-			gnutls_session_set_keylog_function(info->tls_session, keep_no_log);
+			kt_hconn_secure(conn, info->tls_session, &httpd->moved);
 		return;
 	}
 	*context = NULL;
-	if (httpd->entering == conn)
-		httpd->entering = NULL;
 	kt_hrequest_release_body(httpd, conn, NULL);
-	kt_hconn_remove(&httpd->conns, conn);
+	if (!conn->lingers || !watch_out(httpd, conn))
+		kt_hconn_remove(&httpd->conns, conn);
 }
 
 /* GnuTLS asks during a handshake. What is handed out belongs to the pair that the connection holds. */
@@ -199,7 +270,10 @@ let_in(KtHttpd *httpd, int fd, struct sockaddr_storage *peer, socklen_t len)
 {
 	struct sockaddr_storage plain = *peer;
 	KtHconn *conn = NULL;
+	int on = 1;
 
+	/* a handshake's small writes would wait 40 ms for the client's acknowledgement of those before */
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	kt_haddress_unmap(&plain);
 	if (!is_over_its_share(httpd, &plain))
 		conn = kt_hconn_add(&httpd->conns, fd, &plain, httpd->cert);
@@ -209,17 +283,10 @@ let_in(KtHttpd *httpd, int fd, struct sockaddr_storage *peer, socklen_t len)
 		close(fd);
 		return;
 	}
-	httpd->entering = conn;
-	if (MHD_add_connection(httpd->daemon, fd, (struct sockaddr *) peer, len) == MHD_YES)
-		httpd->counters.accepted++;
-	else
-	{
-		/* the library has closed the socket; on_connection() may have been told, or not */
-		httpd->counters.refused++;
-		if (httpd->entering != NULL)
-			kt_hconn_remove(&httpd->conns, conn);
-	}
-	httpd->entering = NULL;
+	httpd->entering++;
+	httpd->counters.accepted++;
+	/* when it refuses it closes the socket, and forget_refused() does the rest */
+	(void) MHD_add_connection(httpd->daemon, fd, (struct sockaddr *) peer, len);
 }
 
 /* ---- who makes room when all places are taken -------------------------------------------------------------- */
@@ -234,14 +301,16 @@ patience_ends(const KtHttpd *httpd)
 }
 
 /*
- * The longest idle connection whose client has sent nothing, else the slowest head that has been waited for
+ * One that was refused long ago, else the longest idle one whose client has sent nothing, else the slowest head that has been waited for
  * too long; or NULL. A connection that carries a whole head is never taken.
  */
 static KtHconn *
 least_missed(const KtHttpd *httpd, int64_t now)
 {
-	KtHconn *conn;
+	KtHconn *conn = httpd->conns.phases[KT_HCONN_LINGERING].head;
 
+	if (conn != NULL)
+		return conn;
 	for (conn = httpd->conns.phases[KT_HCONN_IDLE].head; conn != NULL; conn = conn->next)
 	{
 		if (kt_hconn_is_silent(conn))
@@ -258,11 +327,12 @@ make_room(KtHttpd *httpd)
 	int64_t now = kt_httpd_now();
 	KtHconn *conn = least_missed(httpd, now);
 
-	if (conn != NULL)
+	if (conn != NULL && conn->phase == KT_HCONN_LINGERING)
+		kt_hconn_remove(&httpd->conns, conn);
+	else if (conn != NULL)
 	{
 		kt_hconn_cut(&httpd->conns, conn, now);
-		httpd->resumed = false;
-		MHD_run(httpd->daemon);
+		run(httpd);
 	}
 	return httpd->conns.count < httpd->options.max_connections;
 }
@@ -274,7 +344,8 @@ has_room(const KtHttpd *httpd, int64_t now)
 	int64_t patience = patience_ends(httpd);
 
 	return httpd->conns.count < httpd->options.max_connections ||
-	       httpd->conns.phases[KT_HCONN_IDLE].count > 0 || (patience >= 0 && patience <= now);
+	       httpd->conns.phases[KT_HCONN_IDLE].count > 0 ||
+	       httpd->conns.phases[KT_HCONN_LINGERING].count > 0 || (patience >= 0 && patience <= now);
 }
 
 /* ---- accepting ------------------------------------------------------------------------------------------------ */
@@ -291,7 +362,7 @@ listen_or_not(KtHttpd *httpd, bool listening)
 	httpd->listening = listening;
 	for (i = 0; i < httpd->nsockets; i++)
 	{
-		event.data.fd = httpd->sockets[i];
+		event.data.u64 = (uint64_t) httpd->sockets[i];
 		epoll_ctl(httpd->epfd, listening ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, httpd->sockets[i],
 		          &event);
 	}
@@ -339,7 +410,15 @@ accept_from(KtHttpd *httpd, int socket)
 }
 
 static void
-accept_all(KtHttpd *httpd)
+drain(KtHttpd *httpd, KtHconn *conn)
+{
+	if (!kt_hconn_drain(conn))
+		kt_hconn_remove(&httpd->conns, conn);
+}
+
+/* What our epoll fd says: of the library (LIBRARY), of a listening socket (its fd), or of a lingering connection. */
+static void
+look_around(KtHttpd *httpd)
 {
 	struct epoll_event events[16];
 	int n = epoll_wait(httpd->epfd, events, 16, 0);
@@ -347,8 +426,15 @@ accept_all(KtHttpd *httpd)
 
 	for (i = 0; i < n; i++)
 	{
-		if (events[i].data.fd >= 0 && httpd->paused_until == 0)
-			accept_from(httpd, events[i].data.fd);
+		if (events[i].data.u64 == LIBRARY)
+			continue;
+		if (events[i].data.u64 > INT_MAX)
+			drain(httpd, events[i].data.ptr);
+	}
+	for (i = 0; i < n && httpd->paused_until == 0; i++)
+	{
+		if (events[i].data.u64 <= INT_MAX)
+			accept_from(httpd, (int) events[i].data.u64);
 	}
 }
 
@@ -367,6 +453,8 @@ limit_of(const KtHttpd *httpd, KtHconnPhase phase)
 		case KT_HCONN_LEAVING: /* an answer waits only for a client that does not read */
 		case KT_HCONN_IDLE:
 			return httpd->options.idle_us;
+		case KT_HCONN_LINGERING:
+			return LINGER_US;
 		case KT_HCONN_WAITING:
 		case KT_HCONN_CUT:
 			return 0;
@@ -381,6 +469,11 @@ end_of_time(KtHttpd *httpd, KtHconn *conn, int64_t now)
 	if (conn->phase == KT_HCONN_IDLE && !kt_hconn_is_silent(conn))
 	{
 		kt_hconn_move(&httpd->conns, conn, KT_HCONN_HEADERS, now);
+		return;
+	}
+	if (conn->phase == KT_HCONN_LINGERING)
+	{
+		kt_hconn_remove(&httpd->conns, conn);
 		return;
 	}
 	if (conn->phase != KT_HCONN_IDLE)
@@ -413,7 +506,7 @@ expire(KtHttpd *httpd)
 		}
 	}
 	if (any)
-		MHD_run(httpd->daemon);
+		run(httpd);
 }
 
 /* The earlier of two deadlines, of which -1 is none. */
@@ -433,7 +526,8 @@ kt_httpd_deadline(const KtHttpd *httpd)
 	int phase;
 
 	if (httpd->resumed ||
-	    (MHD_get_timeout(httpd->daemon, &milliseconds) == MHD_YES && milliseconds == 0))
+	    (!httpd->stalled && MHD_get_timeout(httpd->daemon, &milliseconds) == MHD_YES &&
+	     milliseconds == 0))
 		return 0;
 	for (phase = 0; phase < KT_HCONN_PHASES; phase++)
 	{
@@ -458,9 +552,8 @@ kt_httpd_step(KtHttpd *httpd)
 {
 	int64_t now;
 
-	accept_all(httpd);
-	httpd->resumed = false;
-	MHD_run(httpd->daemon);
+	look_around(httpd);
+	run(httpd);
 	expire(httpd);
 	now = kt_httpd_now();
 	if (httpd->paused_until > 0 && httpd->paused_until <= now)
@@ -659,7 +752,7 @@ make_replies(KtHttpd *httpd)
 static bool
 make_pollable(KtHttpd *httpd, const int *sockets, int nsockets)
 {
-	struct epoll_event event = {.events = EPOLLIN, .data.fd = -1};
+	struct epoll_event event = {.events = EPOLLIN, .data.u64 = LIBRARY};
 	const union MHD_DaemonInfo *info = MHD_get_daemon_info(httpd->daemon, MHD_DAEMON_INFO_EPOLL_FD);
 
 	httpd->epfd = epoll_create1(EPOLL_CLOEXEC);
@@ -732,6 +825,9 @@ kt_httpd_destroy(KtHttpd *httpd)
 		kt_hconn_move(&httpd->conns, conn, KT_HCONN_CUT, 0);
 		MHD_resume_connection(conn->mhd);
 	}
+	httpd->ending = true;
+	while ((conn = httpd->conns.phases[KT_HCONN_LINGERING].head) != NULL)
+		kt_hconn_remove(&httpd->conns, conn);
 	if (httpd->daemon != NULL)
 		MHD_stop_daemon(httpd->daemon);
 	for (i = 0; i < KT_HSERVER_REPLIES; i++)

@@ -33,6 +33,7 @@ typedef struct KtHttpdOptions
 	const char *const *tokens;
 	int ntokens;
 	size_t max_body;     /* bytes */
+	size_t max_bodies;   /* of all that are not answered, in memory; 0: KT_MAX_BODIES */
 	int max_connections; /* in all; those beyond wait unaccepted in the kernel */
 	int max_per_address; /* per client address, loopback and trusted proxies excepted; 0: no limit */
 	int64_t header_us;   /* from the first byte a request is waited for to its headers' end */

@@ -557,8 +557,10 @@ static const char bind_requests[] =
 	" WHERE q.id = v.id LIMIT 1 FOR UPDATE SKIP LOCKED) AS q"
 	" WHERE q.state IN ('unknown', 'placed') AND q.call_id IS NULL"
 	" AND NOT EXISTS (SELECT FROM kridtech.call_requests AS o WHERE o.call_id = v.call_id))"
-	" UPDATE kridtech.call_requests AS r SET state = 'placed', call_id = free.call_id, error = $3,"
-	" finished_at = clock_timestamp() FROM free WHERE r.id = free.id RETURNING r.id";
+	" UPDATE kridtech.call_requests AS r SET state = 'placed', call_id = free.call_id,"
+	" error = CASE r.state WHEN 'unknown' THEN $3 ELSE r.error END,"
+	" finished_at = CASE r.state WHEN 'unknown' THEN clock_timestamp() ELSE r.finished_at END"
+	" FROM free WHERE r.id = free.id RETURNING r.id";
 
 static const char bind_attempts[] =
 	"UPDATE kridtech.call_attempts AS a SET call_id = r.call_id,"

@@ -26,7 +26,7 @@ extern bool kt_queue_record_placed(int64 id, Datum call_id, Datum call_status, i
 
 /* ---- the dialer ------------------------------------------------------------------------------------ */
 
-/* The random part of a kridtech_ref and its NUL: 128 bits in hexadecimal. */
+/* A kridtech_ref and its NUL: 32 bits of time and 96 random ones in hexadecimal. */
 #define KT_REF_SIZE 33
 
 /* A request that could be placed now, as a scan saw it: a hint, the claim looks again. */
