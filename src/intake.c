@@ -95,8 +95,10 @@ struct KtIntake
 	int nheld; /* of those waiting: answered already */
 	size_t held_bytes;
 
-	int64 inbox_until; /* the first step is left out */
-	int64 retry_at;    /* nothing is tried before; 0: no trouble */
+	int64 inbox_until;  /* the first step is left out */
+	int inbox_sqlstate; /* why: of the error */
+	char inbox_error[KT_MAX_STATUS];
+	int64 retry_at; /* nothing is tried before; 0: no trouble */
 	int64 delay;
 	int64 confirm_at;
 	int batch; /* entries in the next unit at most: halved when one of them makes the inbox fail */
@@ -510,6 +512,14 @@ is_passing(int sqlstate)
 	       category == ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK);
 }
 
+static void
+leave_out_first_step(KtIntake *intake, const Batch *batch)
+{
+	intake->inbox_until = kt_http_now() + INBOX_FOR;
+	intake->inbox_sqlstate = batch->sqlstate;
+	strlcpy(intake->inbox_error, batch->error, sizeof(intake->inbox_error));
+}
+
 /* Goes down the steps. False when the last failed, or there was no time for it. */
 static bool
 descend(KtIntake *intake, Batch *batch)
@@ -523,9 +533,14 @@ descend(KtIntake *intake, Batch *batch)
 		if (batch->sqlstate == 0)
 			return false;
 		if (is_passing(batch->sqlstate))
-			intake->inbox_until = kt_http_now() + INBOX_FOR;
+			leave_out_first_step(intake, batch);
 		else if (run_step(intake, batch, STEP_APART, calm ? APART_MS : TROUBLE_MS))
 			return true;
+	}
+	else
+	{
+		batch->sqlstate = intake->inbox_sqlstate;
+		strlcpy(batch->error, intake->inbox_error, sizeof(batch->error));
 	}
 	return run_step(intake, batch, STEP_KEEP, calm ? KEEP_MS : TROUBLE_MS);
 }
