@@ -24,6 +24,7 @@
 #include <sys/resource.h>
 
 #include "events.h"
+#include "fault.h"
 #include "http.h"
 #include "httpd.h"
 #include "intake.h"
@@ -355,7 +356,10 @@ serve(Receiver *r)
 {
 	step(r);
 	if (kt_intake_work(r->intake, OidIsValid(r->extension)))
+	{
 		step(r); /* the answers leave */
+		KT_FAULT("receive-sent");
+	}
 	kt_intake_notify(r->intake);
 	if (kt_intake_binds(r->intake))
 		kt_upkeep_bind(&r->upkeep);
