@@ -9,8 +9,8 @@
  *	  creates our call late, while somebody calls the same number by hand, thus yields two, and no answer.
  *
  * What it cannot tell: a call that somebody else places to the same number within the window, while ours was
- * never placed. The list does not return the kridtech_ref. A webhook does, and whoever fills in
- * KtMatchCall.bound rules out by it a call whose event does not bring back ours.
+ * never placed. The list does not return the kridtech_ref. A webhook does: once the call's event has come
+ * without it, the call is in doubt.
  */
 #include "match.h"
 
@@ -82,6 +82,20 @@ is_outbound(const char *direction)
 	return strcasecmp(direction, "inbound") == 0 || strcasecmp(direction, "web") == 0 ? NO : MAYBE;
 }
 
+/*
+ * A webhook that does not bring back what the attempt sent along speaks against it, but does not prove it:
+ * the vendor's agent may change the variables, and anybody may send a webhook.
+ */
+static Answer
+same_ref(const KtMatchCall *call, const char *ref)
+{
+	if (!call->has_event)
+		return YES;
+	if (ref == NULL || call->ref == NULL)
+		return ref == call->ref ? YES : MAYBE;
+	return strcmp(ref, call->ref) == 0 ? YES : MAYBE;
+}
+
 static Answer
 lesser(Answer a, Answer b)
 {
@@ -144,6 +158,7 @@ may_be_of(const KtMatchList *list, const KtMatchCall *call, const KtMatchAttempt
 	                          zone_end(attempt, rules)))
 		return NO;
 	answer = lesser(answer, is_outbound(call->direction));
+	answer = lesser(answer, same_ref(call, attempt->ref));
 	return lesser(answer, same_number(call->number, attempt->number));
 }
 

@@ -29,8 +29,10 @@ typedef struct KtMatchCall
 	const char *direction;
 	bool has_created;
 	int64_t created_at;
-	bool listed; /* in this list; otherwise in an earlier one */
-	bool bound;  /* it belongs to a request, or is known not to belong to the attempts at hand */
+	bool listed;     /* in this list; otherwise in an earlier one */
+	bool bound;      /* it belongs to another request */
+	bool has_event;  /* its webhook has come, and told the call's variables ... */
+	const char *ref; /* ... this kridtech_ref among them; NULL: none */
 } KtMatchCall;
 
 typedef struct KtMatchList
@@ -53,6 +55,7 @@ typedef struct KtMatchAttempt
 	const char *account_id;
 	int64_t started_at;
 	int64_t ended_at; /* INT64_MAX: it has not ended */
+	const char *ref;  /* the kridtech_ref it sent along, NULL: none */
 	bool unknown;     /* its request waits for its call; otherwise it only stands in others' way */
 } KtMatchAttempt;
 

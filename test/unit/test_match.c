@@ -19,13 +19,14 @@ static const KtMatchRules rules = {.settle = 3 * MINUTE, .longest = 30 * SECOND}
 static KtMatchAttempt
 attempt_at_noon(void)
 {
-	return (KtMatchAttempt){1, "+4930123456", "acme", NOON, NOON + 10 * SECOND, true};
+	return (KtMatchAttempt){1, "+4930123456", "acme", NOON, NOON + 10 * SECOND, NULL, true};
 }
 
 static KtMatchCall
 call_at(const char *id, int64_t created_at)
 {
-	return (KtMatchCall){id, "+4930123456", "acme", "outbound", true, created_at, true, false};
+	return (KtMatchCall){id,         "+4930123456", "acme", "outbound", true,
+	                     created_at, true,          false,  false,      NULL};
 }
 
 static KtMatchList
@@ -212,6 +213,28 @@ what_cannot_be_read_leaves_it_open(void **state)
 }
 
 static void
+a_webhook_without_our_ref_leaves_it_open(void **state)
+{
+	KtMatchCall calls[] = {call_at("a", NOON)};
+	KtMatchList list = list_of(calls, 1);
+	KtMatchAttempt attempt = attempt_at_noon();
+
+	(void) state;
+	calls[0].has_event = true;
+	assert_int_equal(kt_match_judge(&list, &attempt, 1, 0, &rules).verdict, KT_MATCH_ONE);
+	attempt.ref = "ours";
+	assert_int_equal(kt_match_judge(&list, &attempt, 1, 0, &rules).verdict, KT_MATCH_UNCLEAR);
+	calls[0].ref = "another's";
+	assert_int_equal(kt_match_judge(&list, &attempt, 1, 0, &rules).verdict, KT_MATCH_UNCLEAR);
+	calls[0].ref = "ours";
+	assert_int_equal(kt_match_judge(&list, &attempt, 1, 0, &rules).verdict, KT_MATCH_ONE);
+	attempt.ref = NULL;
+	assert_int_equal(kt_match_judge(&list, &attempt, 1, 0, &rules).verdict, KT_MATCH_UNCLEAR);
+	calls[0].has_event = false;
+	assert_int_equal(kt_match_judge(&list, &attempt, 1, 0, &rules).verdict, KT_MATCH_ONE);
+}
+
+static void
 a_call_listed_twice_is_one_if_it_is_the_same(void **state)
 {
 	KtMatchCall calls[] = {call_at("a", NOON), call_at("a", NOON)};
@@ -311,7 +334,8 @@ typedef struct ModelCall
 	int64_t listed_at;
 	int attempt; /* which of ours placed it, -1: none */
 	bool bound;
-	bool seen; /* by an earlier poll */
+	bool seen;       /* by an earlier poll */
+	int64_t told_at; /* when its webhook comes; INT64_MAX: never, or without variables */
 } ModelCall;
 
 typedef struct Model
@@ -330,6 +354,10 @@ typedef struct Model
 
 static const char *const numbers[] = {"+4930123456", "+4930123457", "+14155550123"};
 
+/* What each attempt sends along. */
+static const char *const refs[MAX_ATTEMPTS] = {"r0", "r1", "r2", "r3", "r4",  "r5",
+                                               "r6", "r7", "r8", "r9", "r10", "r11"};
+
 static int bindings;
 static int residual;
 
@@ -345,6 +373,7 @@ add_call(Model *m, int number, int64_t created_at, int attempt)
 	call->listed_at = created_at + random_upto(one_in(3) ? LIST_DELAY : SECOND);
 	call->attempt = attempt;
 	call->bound = call->seen = false;
+	call->told_at = one_in(2) ? INT64_MAX : created_at + random_upto(10 * MINUTE);
 	return m->ncalls++;
 }
 
@@ -358,7 +387,8 @@ add_attempt(Model *m, int64_t start)
 	KtMatchAttempt *attempt = &m->attempts[which];
 	int64_t worked = one_in(4) ? MINUTE : lasts; /* a server may go on after we have gone */
 
-	*attempt = (KtMatchAttempt){which, numbers[number], "acme", start, start + lasts, true};
+	*attempt =
+		(KtMatchAttempt){which, numbers[number], "acme", start, start + lasts, refs[which], true};
 	if (one_in(5)) /* the dialer crashed, and the next one recorded the end */
 		attempt->ended_at += random_upto(20 * MINUTE);
 	m->call_of[which] = -1;
@@ -424,10 +454,17 @@ make_history(Model *m)
 
 /* One row as the API lists it: its times in seconds, and, in an untidy list, its fields now and then missing. */
 static KtMatchCall
-row_of(const Model *m, const ModelCall *call, bool listed)
+row_of(const Model *m, const ModelCall *call, int64_t now, bool listed)
 {
-	KtMatchCall row = {call->id, NULL, "acme", call->direction, true, 0, listed, call->bound};
+	KtMatchCall row = {.call_id = call->id,
+	                   .account_id = "acme",
+	                   .direction = call->direction,
+	                   .has_created = true,
+	                   .listed = listed,
+	                   .bound = call->bound};
 
+	row.has_event = call->told_at <= now + m->skew;
+	row.ref = call->attempt >= 0 ? refs[call->attempt] : NULL;
 	if (call->number >= 0)
 		row.number =
 			call->number < (int) lengthof(numbers) ? numbers[call->number] : "+33144556677";
@@ -478,7 +515,7 @@ poll(Model *m, int64_t now, KtMatchCall *rows)
 	for (i = 0; i < nshown && i < LIST_LIMIT; i++)
 	{
 		in_list[shown[i] - m->calls] = true;
-		rows[n++] = row_of(m, shown[i], true);
+		rows[n++] = row_of(m, shown[i], now, true);
 		if (!m->tidy && n > 1 && one_in(10))
 		{
 			KtMatchCall row = rows[n - 1];
@@ -490,7 +527,7 @@ poll(Model *m, int64_t now, KtMatchCall *rows)
 	for (i = 0; i < m->ncalls; i++)
 	{
 		if (m->calls[i].seen && !in_list[i])
-			rows[n++] = row_of(m, &m->calls[i], false);
+			rows[n++] = row_of(m, &m->calls[i], now, false);
 		m->calls[i].seen = m->calls[i].seen || in_list[i];
 	}
 	list.ncalls = n;
@@ -605,6 +642,7 @@ main(void)
 		cmocka_unit_test(the_api_s_clock_must_be_known),
 		cmocka_unit_test(a_number_is_the_same_another_or_unclear),
 		cmocka_unit_test(what_cannot_be_read_leaves_it_open),
+		cmocka_unit_test(a_webhook_without_our_ref_leaves_it_open),
 		cmocka_unit_test(a_call_listed_twice_is_one_if_it_is_the_same),
 		cmocka_unit_test(a_call_that_is_listed_no_more_is_not_bound),
 		cmocka_unit_test(attempts_at_one_number_stand_in_each_other_s_way),
