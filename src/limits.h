@@ -30,6 +30,12 @@
 /* The request body: dynamic variables are prompts and names, not documents. */
 #define KT_MAX_REQUEST_BODY (1024 * 1024)
 
+/*
+ * A webhook's dynamic variables, as JSON text: they are prompts and names. A jsonb takes 32 bytes a value while
+ * it is made; larger ones stand in the body only.
+ */
+#define KT_MAX_VARIABLES (4 * 1024 * 1024)
+
 /* A transcript speaker's label, in bytes: "Agent", "Dr. Müller (Praxis)". */
 #define KT_MAX_SPEAKER 64
 

@@ -40,6 +40,8 @@ int kt_settle_time;
 bool kt_notify;
 int kt_probe_interval;
 int kt_retry_limit;
+int kt_webhook_max_unverified;
+int kt_webhook_max_inbox;
 
 static const char *
 fault_of_url(KtUrlFault fault)
@@ -248,14 +250,37 @@ define_dialer(void)
 	              "Adds the dynamic variable kridtech_ref, random per attempt, to every call.",
 	              "A webhook that brings it back proves which request it belongs to.",
 	              &kt_correlate, true);
-	define_switch("kridtech.notify", "Sends NOTIFY kridtech_calls when a request is finished.",
-	              NULL, &kt_notify, true);
+	define_switch(
+		"kridtech.notify",
+		"Sends NOTIFY kridtech_calls when a request is finished, kridtech_webhooks for a new event.",
+		NULL, &kt_notify, true);
 	define_interval("kridtech.settle_time",
 	                "How long after a lost answer the API's list of calls counts as evidence.",
 	                NULL, &kt_settle_time, 3 * A_MINUTE);
 	define_interval("kridtech.probe_interval",
 	                "How often one request is tried while an account has insufficient credits.",
 	                NULL, &kt_probe_interval, A_MINUTE);
+}
+
+/* In kB, up to what PostgreSQL counts so: 2 TB. */
+static void
+define_size(const char *name, const char *what, const char *more, int *variable, int boot)
+{
+	DefineCustomIntVariable(name, what, more, variable, boot, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_KB,
+	                        NULL, NULL, NULL);
+}
+
+static void
+define_webhook_bounds(void)
+{
+	define_size("kridtech.webhook_max_unverified",
+	            "How much kridtech.webhook_events may hold that nothing has verified.",
+	            "Counted by the bodies. Beyond it such a webhook is answered 503. 0: no limit.",
+	            &kt_webhook_max_unverified, 1024 * 1024);
+	define_size(
+		"kridtech.webhook_max_inbox", "How much kridtech.webhook_inbox may hold.",
+		"Counted by the bodies. Beyond it what would be kept there is answered 503. 0: no limit.",
+		&kt_webhook_max_inbox, 256 * 1024);
 }
 
 void
@@ -279,5 +304,6 @@ kt_settings_define(void)
 	define_timeout("kridtech.request_timeout", "How long a request to the API may take in all.",
 	               NULL, &kt_request_timeout, 30 * A_SECOND);
 	define_dialer();
+	define_webhook_bounds();
 	kt_reserve_guc_prefix("kridtech");
 }

@@ -22,9 +22,13 @@ extern int kt_max_unknown;                /* 0: no breaker */
 extern bool kt_correlate;                 /* a kridtech_ref goes along */
 extern int kt_max_queued_per_transaction; /* 0: no limit */
 extern int kt_settle_time;                /* milliseconds */
-extern bool kt_notify;                    /* NOTIFY kridtech_calls on final states */
-extern int kt_probe_interval;             /* milliseconds */
-extern int kt_retry_limit;                /* attempts that provably sent nothing */
+extern bool kt_notify; /* NOTIFY kridtech_calls on final states, kridtech_webhooks for events */
+extern int kt_probe_interval; /* milliseconds */
+extern int kt_retry_limit;    /* attempts that provably sent nothing */
+
+/* Bounds on what webhooks may fill, in kB; 0: none. */
+extern int kt_webhook_max_unverified;
+extern int kt_webhook_max_inbox;
 
 /* The names in kridtech.databases: a list of palloc'd strings, each once. */
 extern struct List *kt_settings_databases(void);
