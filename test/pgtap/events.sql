@@ -128,24 +128,27 @@ SELECT ok((test.stored('{"dynamicVariables": [' || repeat('1,', 1900000) || '1]}
 SELECT ok((test.stored('{"x": ' || repeat('{"a":', 3000000) || '1' || repeat('}', 3000000) || '}')).call_id IS NOT NULL, 'and one of three million levels');
 SELECT ok(clock_timestamp() - :'begun' < interval '60 s', 'within a time that is not quadratic');
 
--- verified when it comes
+-- verified when it comes; a ref names its request
+CREATE FUNCTION test.ref(request_id bigint) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT lpad(to_hex(request_id), 12, '0') || repeat('5', 20) $$;
 INSERT INTO kridtech.call_requests (id, to_number, state, call_id) OVERRIDING SYSTEM VALUE VALUES
     (1001, '+14155550101', 'placed', 'call_ours'), (1002, '+14155550102', 'placed', NULL), (1003, '+14155550103', 'placed', 'call_answered'), (1004, '+14155550104', 'placed', 'call_of_1004');
 INSERT INTO kridtech.call_attempts (request_id, epoch, ref, live, call_id) VALUES
-    (1002, 1, repeat('2', 32), true, NULL), (1003, 1, repeat('3', 32), true, 'call_answered'), (1004, 1, repeat('4', 32), true, 'call_of_1004');
+    (1002, 1, test.ref(1002), true, NULL), (1003, 1, test.ref(1003), true, 'call_answered'), (1002, 1, left(test.ref(1002), 31) || '7', false, NULL), (1004, 1, test.ref(1004), true, 'call_of_1004');
 CREATE FUNCTION test.echo(call_id text, ref text) RETURNS text LANGUAGE sql AS $$
     SELECT test.deliver(format('{"callId": "%s", "dynamicVariables": [{"variable": "kridtech_ref", "value": %s}]}', call_id, ref));
     SELECT (e.verified_by, e.request_id)::text FROM test.event(call_id) e
 $$;
 SELECT is(test.deliver('{"callId": "call_ours"}'), true, 'an event whose callId a request has');
 SELECT is((verified_by, request_id)::text, '(request,1001)', 'is verified by it, and belongs to it') FROM test.event('call_ours');
-SELECT is(test.echo('call_early', to_json(repeat('2', 32))::text), '(correlation,1002)', 'one that brings a kridtech_ref back is verified by it');
-SELECT is(test.echo('call_answered', to_json(repeat('3', 32))::text), '(request,1003)', 'one that does both, by its callId');
-SELECT is(test.echo('call_ours_too', to_json(repeat('4', 32))::text), '(,)', 'a ref whose attempt was answered with another callId verifies nothing');
-SELECT is(test.echo('call_guess', to_json(repeat('5', 32))::text), '(,)', 'nor does a ref that nobody sent');
+SELECT is(test.echo('call_early', to_json(test.ref(1002))::text), '(correlation,1002)', 'one that brings a kridtech_ref back is verified by it');
+SELECT is(test.echo('call_answered', to_json(test.ref(1003))::text), '(request,1003)', 'one that does both, by its callId');
+SELECT is(test.echo('call_ours_too', to_json(test.ref(1004))::text), '(,)', 'a ref whose attempt was answered with another callId verifies nothing');
+SELECT is(test.echo('call_guess', to_json(test.ref(1005))::text), '(,)', 'nor does a ref that nobody sent');
+SELECT is(test.echo('call_redialled', to_json(left(test.ref(1002), 31) || '7')::text), '(correlation,1002)', 'but the ref of an attempt that a human has called harmless does');
+SELECT is(test.echo('call_near', to_json(left(test.ref(1002), 31) || '6')::text), '(,)', 'nor one that names a request but was not sent for it');
 SELECT is(test.echo('call_odd_' || n, ref), '(,)', 'nor ' || ref)
-  FROM (VALUES (1, '"2"'), (2, 'null'), (3, '22222222222222222222222222222222'), (4, '["22222222222222222222222222222222"]'), (5, '"' || repeat('2', 33) || '"'), (6, '""')) AS o(n, ref);
-SELECT is(test.deliver('{"callId": "call_as_object", "dynamicVariables": {"kridtech_ref": "' || repeat('2', 32) || '"}}'), true, 'a ref');
+  FROM (VALUES (1, '"2"'), (2, 'null'), (3, '22222222222222222222222222222222'), (4, '["' || test.ref(1002) || '"]'), (5, '"' || test.ref(1002) || '5"'), (6, '""'), (7, '"' || upper(test.ref(1002)) || '"')) AS o(n, ref);
+SELECT is(test.deliver('{"callId": "call_as_object", "dynamicVariables": {"kridtech_ref": "' || test.ref(1002) || '"}}'), true, 'a ref');
 SELECT is((verified_by, request_id)::text, '(correlation,1002)', 'may come as an object''s member') FROM test.event('call_as_object');
 
 -- triggers of the user's
