@@ -15,6 +15,7 @@
 #include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -31,7 +32,7 @@
 /* When all places are taken, a client that has sent no whole head for so long makes room for the next. */
 #define PATIENCE_US 1000000
 
-/* ---- one connection ---- */
+/* ---- one connection ------------------------------------------------------------------------------- */
 
 static bool
 is_over_its_share(const KtHttpd *httpd, const struct sockaddr_storage *peer)
@@ -72,7 +73,6 @@ let_in(KtHttpd *httpd, int fd, struct sockaddr_storage *peer, socklen_t len)
 
 /* ---- who makes room when all places are taken -------------------------------------------------------------- */
 
-/* When the first client that still owes us a head has had its share of patience; -1: none does. */
 int64_t
 kt_haccept_patience(const KtHttpd *httpd)
 {
@@ -82,8 +82,8 @@ kt_haccept_patience(const KtHttpd *httpd)
 }
 
 /*
- * One that was refused long ago, else the longest idle one whose client has sent nothing, else the slowest head that has been waited for
- * too long; or NULL. A connection that carries a whole head is never taken.
+ * One that was refused, else the longest idle one whose client has sent nothing, else the slowest head, if
+ * it has been waited for too long; or NULL. A connection that carries a whole head is never taken.
  */
 static KtHconn *
 least_missed(const KtHttpd *httpd, int64_t now)
@@ -131,7 +131,6 @@ has_room(const KtHttpd *httpd, int64_t now)
 
 /* ---- accepting ------------------------------------------------------------------------------------------------ */
 
-/* Puts the listening sockets into our epoll fd, or takes them out of it. */
 void
 kt_haccept_listen(KtHttpd *httpd, bool listening)
 {
@@ -169,6 +168,15 @@ accept_failed(KtHttpd *httpd, int error)
 	}
 }
 
+/* True when a client waits: nobody is to make room for none. */
+static bool
+is_wanted(int socket)
+{
+	struct pollfd waiting = {.fd = socket, .events = POLLIN};
+
+	return poll(&waiting, 1, 0) > 0;
+}
+
 static void
 accept_from(KtHttpd *httpd, int socket)
 {
@@ -180,7 +188,8 @@ accept_from(KtHttpd *httpd, int socket)
 		socklen_t len = sizeof(peer);
 		int fd;
 
-		if (httpd->conns.count >= httpd->options.max_connections && !make_room(httpd))
+		if (httpd->conns.count >= httpd->options.max_connections &&
+		    (!is_wanted(socket) || !make_room(httpd)))
 			return;
 		fd = accept4(socket, (struct sockaddr *) &peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0)
@@ -197,7 +206,7 @@ drain(KtHttpd *httpd, KtHconn *conn)
 		kt_hconn_remove(&httpd->conns, conn);
 }
 
-/* What our epoll fd says: of the library (KT_HSERVER_LIBRARY), of a listening socket (its fd), or of a lingering connection. */
+/* First those that linger: making room frees such connections, of which events may still speak. */
 void
 kt_haccept_look(KtHttpd *httpd)
 {
