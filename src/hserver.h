@@ -1,5 +1,6 @@
 /*
- * The inside of an HTTP server, shared by httpd.c (connections) and hrequest.c (requests).
+ * The inside of an HTTP server, shared by httpd.c, haccept.c (who is let in), hdaemon.c (the
+ * library) and hrequest.c (its requests).
  */
 #ifndef KT_HSERVER_H
 #define KT_HSERVER_H
@@ -50,6 +51,26 @@ struct KtHttpd
 	bool listening;       /* the sockets are in epfd */
 	int64_t paused_until; /* out of descriptors or memory: nothing is accepted before */
 };
+
+/* The library's entry in epfd; a socket's is its number, a lingering connection's its address. */
+#define KT_HSERVER_LIBRARY UINT64_MAX
+
+/* The library: started, given its turn, stopped with all its connections. */
+extern bool kt_hdaemon_start(KtHttpd *httpd);
+extern void kt_hdaemon_run(KtHttpd *httpd);
+extern void kt_hdaemon_stop(KtHttpd *httpd);
+
+/* Looks at what epfd says of the sockets and of lingering connections: accepts, reads and forgets. */
+extern void kt_haccept_look(KtHttpd *httpd);
+
+/* Puts the listening sockets into epfd, or takes them out of it. */
+extern void kt_haccept_listen(KtHttpd *httpd, bool listening);
+
+/* Does one or the other, as it can be served. */
+extern void kt_haccept_review(KtHttpd *httpd);
+
+/* When the first client that still owes us a head has had its share of patience; -1: none does. */
+extern int64_t kt_haccept_patience(const KtHttpd *httpd);
 
 /* The library's callbacks about requests. cls is the server. */
 extern enum MHD_Result kt_hrequest_handle(void *cls, struct MHD_Connection *mhd, const char *target,

@@ -1,10 +1,8 @@
 /*
  * An asynchronous HTTP server on libmicrohttpd: one pollable fd, one deadline, one step.
  *
- * Owns the library's daemon, the connections, and the decision who is let in. The library never sees a
- * listening socket: connections are accepted here and handed to it. So the sockets, which the postmaster and
- * the next worker share, can be neither closed nor shut down by it; limits are kept before the library
- * spends memory; and running out of descriptors pauses us instead of spinning.
+ * Owns the options and the deadlines; connections are let in by haccept.c, live in hconn.c, and are served by the
+ * library (hdaemon.c) and its callbacks (hrequest.c), which ask hgate.c.
  *
  * The library's own time-out is one of inactivity, which dripping bytes prolong for ever. So deadlines are kept
  * here, one for each phase of a connection (hconn.h), and enforced by shutting its socket down.
@@ -17,10 +15,7 @@
 #include "httpd.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <malloc.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,25 +30,11 @@
 #error "floor 0 knows nothing of PostgreSQL"
 #endif
 
-/* Connections that one step accepts from one socket; the others wait for the next. */
-#define ACCEPTED_AT_ONCE 64
-
-/* How long nothing is accepted after the process or the system ran out of descriptors or memory. */
-#define PAUSE_US 100000
-
-/* When all places are taken, a client that has sent no whole head for so long makes room for the next. */
-#define PATIENCE_US 1000000
-
 /* Blocks above this are given back to the system when they are freed; see kt_httpd_create(). */
 #define LARGE_BLOCK (256 * 1024)
 
 /* How long a client that was refused may go on sending, so that it can read why. */
 #define LINGER_US 2000000
-
-/* The library's entry in our epoll fd; a socket's is its number, a connection's its address. */
-#define LIBRARY UINT64_MAX
-
-#define TLS_PRIORITY "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:%SERVER_PRECEDENCE"
 
 int64_t
 kt_httpd_now(void)
@@ -62,53 +43,6 @@ kt_httpd_now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (int64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
-}
-
-/* ---- the library's turn ---------------------------------------------------------------------------- */
-
-/* Forgets the connections that the library did not begin with, for want of memory; it has closed their sockets. */
-static void
-forget_refused(KtHttpd *httpd)
-{
-	KtHconn *conn = httpd->conns.phases[KT_HCONN_HEADERS].tail;
-
-	while (httpd->entering > 0 && conn != NULL)
-	{
-		KtHconn *prev = conn->prev;
-
-		if (conn->mhd == NULL)
-		{
-			kt_hconn_remove(&httpd->conns, conn);
-			httpd->counters.refused++;
-			httpd->entering--;
-		}
-		conn = prev;
-	}
-}
-
-/*
- * Gives the library its turn. With epoll (0.9.72 to 1.0) it wants the next turn at once for as long as a client is
- * silent in the middle of a TLS handshake: whoever stalled there would keep a processor busy. So a turn in
- * which nothing was read, written or called back, and after which nothing is left to read inside GnuTLS, is taken
- * for a stall, and the next one waits for a socket or a deadline.
- */
-static void
-run(KtHttpd *httpd)
-{
-	uint64_t before = httpd->moved;
-	int phase;
-
-	httpd->resumed = false;
-	MHD_run(httpd->daemon);
-	forget_refused(httpd);
-	httpd->stalled = httpd->cert != NULL && httpd->moved == before;
-	for (phase = 0; httpd->stalled && phase < KT_HCONN_PHASES; phase++)
-	{
-		const KtHconn *conn = httpd->conns.phases[phase].head;
-
-		for (; conn != NULL && httpd->stalled; conn = conn->next)
-			httpd->stalled = !kt_hconn_is_pending(conn);
-	}
 }
 
 /* ---- options --------------------------------------------------------------------------------------- */
@@ -176,266 +110,6 @@ use_options(KtHttpd *httpd, KtHttpdOptions *options)
 	httpd->route.tokens = options->tokens;
 	httpd->route.ntokens = options->ntokens;
 	httpd->route.max_body = options->max_body;
-}
-
-/* ---- connections come and go ----------------------------------------------------------------------------- */
-
-/* The connection that the library begins with. 0.9 does so inside MHD_add_connection(), 1.0 in its next turn. */
-static KtHconn *
-entering(KtHttpd *httpd, struct MHD_Connection *mhd)
-{
-	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
-	KtHconn *conn = httpd->conns.phases[KT_HCONN_HEADERS].tail;
-
-	while (conn != NULL && info != NULL && (conn->mhd != NULL || conn->fd != info->connect_fd))
-		conn = conn->prev;
-	return info != NULL ? conn : NULL;
-}
-
-/* A connection that the library closes now stays open until its client is done; false: it cannot. */
-static bool
-watch_out(KtHttpd *httpd, KtHconn *conn)
-{
-	struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
-
-	return !httpd->ending && kt_hconn_linger(&httpd->conns, conn, kt_httpd_now()) &&
-	       epoll_ctl(httpd->epfd, EPOLL_CTL_ADD, conn->fd, &event) == 0;
-}
-
-static void
-on_connection(void *cls, struct MHD_Connection *mhd, void **context,
-              enum MHD_ConnectionNotificationCode what)
-{
-	KtHttpd *httpd = cls;
-	KtHconn *conn = what == MHD_CONNECTION_NOTIFY_STARTED ? entering(httpd, mhd) : *context;
-
-	httpd->moved++;
-	if (conn == NULL)
-		return;
-	if (what == MHD_CONNECTION_NOTIFY_STARTED)
-	{
-		const union MHD_ConnectionInfo *info =
-			MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
-
-		conn->mhd = mhd;
-		httpd->entering--;
-		*context = conn;
-		if (conn->cert != NULL && info != NULL && info->tls_session != NULL)
-			kt_hconn_secure(conn, info->tls_session, &httpd->moved);
-		return;
-	}
-	*context = NULL;
-	kt_hrequest_release_body(httpd, conn, NULL);
-	if (!conn->lingers || !watch_out(httpd, conn))
-		kt_hconn_remove(&httpd->conns, conn);
-}
-
-/* GnuTLS asks during a handshake. What is handed out belongs to the pair that the connection holds. */
-static int
-on_certificate(gnutls_session_t session, const struct gnutls_cert_retr_st *info,
-               gnutls_pcert_st **chain, unsigned int *nchain, gnutls_ocsp_data_st **ocsp,
-               unsigned int *nocsp, gnutls_privkey_t *key, unsigned int *flags)
-{
-	struct MHD_Connection *mhd = gnutls_session_get_ptr(session);
-	KtHconn *conn = mhd != NULL ? kt_hrequest_conn(mhd) : NULL;
-
-	(void) info;
-	if (conn == NULL || conn->cert == NULL)
-		return -1;
-	*chain = conn->cert->chain;
-	*nchain = conn->cert->nchain;
-	*key = conn->cert->key;
-	*ocsp = NULL;
-	*nocsp = 0;
-	*flags = 0;
-	return 0;
-}
-
-static bool
-is_over_its_share(const KtHttpd *httpd, const struct sockaddr_storage *peer)
-{
-	const KtHttpdOptions *options = &httpd->options;
-
-	return options->max_per_address > 0 &&
-	       (peer->ss_family == AF_INET || peer->ss_family == AF_INET6) &&
-	       !kt_haddress_is_loopback(peer) &&
-	       !kt_haddress_within(peer, options->proxies, options->nproxies) &&
-	       kt_hconn_count(&httpd->conns, peer) >= options->max_per_address;
-}
-
-/* Takes an accepted socket over, or closes it. */
-static void
-let_in(KtHttpd *httpd, int fd, struct sockaddr_storage *peer, socklen_t len)
-{
-	struct sockaddr_storage plain = *peer;
-	KtHconn *conn = NULL;
-	int on = 1;
-
-	/* a handshake's small writes would wait 40 ms for the client's acknowledgement of those before */
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	kt_haddress_unmap(&plain);
-	if (!is_over_its_share(httpd, &plain))
-		conn = kt_hconn_add(&httpd->conns, fd, &plain, httpd->cert);
-	if (conn == NULL)
-	{
-		httpd->counters.refused++;
-		close(fd);
-		return;
-	}
-	httpd->entering++;
-	httpd->counters.accepted++;
-	/* when it refuses it closes the socket, and forget_refused() does the rest */
-	(void) MHD_add_connection(httpd->daemon, fd, (struct sockaddr *) peer, len);
-}
-
-/* ---- who makes room when all places are taken -------------------------------------------------------------- */
-
-/* When the first client that still owes us a head has had its share of patience; -1: none does. */
-static int64_t
-patience_ends(const KtHttpd *httpd)
-{
-	const KtHconn *slowest = httpd->conns.phases[KT_HCONN_HEADERS].head;
-
-	return slowest != NULL ? slowest->since + PATIENCE_US : -1;
-}
-
-/*
- * One that was refused long ago, else the longest idle one whose client has sent nothing, else the slowest head that has been waited for
- * too long; or NULL. A connection that carries a whole head is never taken.
- */
-static KtHconn *
-least_missed(const KtHttpd *httpd, int64_t now)
-{
-	KtHconn *conn = httpd->conns.phases[KT_HCONN_LINGERING].head;
-
-	if (conn != NULL)
-		return conn;
-	for (conn = httpd->conns.phases[KT_HCONN_IDLE].head; conn != NULL; conn = conn->next)
-	{
-		if (kt_hconn_is_silent(conn))
-			return conn;
-	}
-	conn = httpd->conns.phases[KT_HCONN_HEADERS].head;
-	return conn != NULL && conn->since + PATIENCE_US <= now ? conn : NULL;
-}
-
-/* Lets the library collect a connection that was cut. True when there is a place now. */
-static bool
-make_room(KtHttpd *httpd)
-{
-	int64_t now = kt_httpd_now();
-	KtHconn *conn = least_missed(httpd, now);
-
-	if (conn != NULL && conn->phase == KT_HCONN_LINGERING)
-		kt_hconn_remove(&httpd->conns, conn);
-	else if (conn != NULL)
-	{
-		kt_hconn_cut(&httpd->conns, conn, now);
-		run(httpd);
-	}
-	return httpd->conns.count < httpd->options.max_connections;
-}
-
-/* True when one more could be served, now or by someone's leaving. */
-static bool
-has_room(const KtHttpd *httpd, int64_t now)
-{
-	int64_t patience = patience_ends(httpd);
-
-	return httpd->conns.count < httpd->options.max_connections ||
-	       httpd->conns.phases[KT_HCONN_IDLE].count > 0 ||
-	       httpd->conns.phases[KT_HCONN_LINGERING].count > 0 || (patience >= 0 && patience <= now);
-}
-
-/* ---- accepting ------------------------------------------------------------------------------------------------ */
-
-/* Puts the listening sockets into our epoll fd, or takes them out of it. */
-static void
-listen_or_not(KtHttpd *httpd, bool listening)
-{
-	struct epoll_event event = {.events = EPOLLIN};
-	int i;
-
-	if (httpd->listening == listening)
-		return;
-	httpd->listening = listening;
-	for (i = 0; i < httpd->nsockets; i++)
-	{
-		event.data.u64 = (uint64_t) httpd->sockets[i];
-		epoll_ctl(httpd->epfd, listening ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, httpd->sockets[i],
-		          &event);
-	}
-}
-
-/* True when accepting goes on; what else can fail is the single connection's affair. */
-static bool
-accept_failed(KtHttpd *httpd, int error)
-{
-	switch (error)
-	{
-		case EAGAIN:
-			return false;
-		case EMFILE:
-		case ENFILE:
-		case ENOBUFS:
-		case ENOMEM:
-			make_room(httpd);
-			httpd->paused_until = kt_httpd_now() + PAUSE_US;
-			return false;
-		default:
-			return true;
-	}
-}
-
-static void
-accept_from(KtHttpd *httpd, int socket)
-{
-	int i;
-
-	for (i = 0; i < ACCEPTED_AT_ONCE; i++)
-	{
-		struct sockaddr_storage peer = {0};
-		socklen_t len = sizeof(peer);
-		int fd;
-
-		if (httpd->conns.count >= httpd->options.max_connections && !make_room(httpd))
-			return;
-		fd = accept4(socket, (struct sockaddr *) &peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd >= 0)
-			let_in(httpd, fd, &peer, len);
-		else if (!accept_failed(httpd, errno))
-			return;
-	}
-}
-
-static void
-drain(KtHttpd *httpd, KtHconn *conn)
-{
-	if (!kt_hconn_drain(conn))
-		kt_hconn_remove(&httpd->conns, conn);
-}
-
-/* What our epoll fd says: of the library (LIBRARY), of a listening socket (its fd), or of a lingering connection. */
-static void
-look_around(KtHttpd *httpd)
-{
-	struct epoll_event events[16];
-	int n = epoll_wait(httpd->epfd, events, 16, 0);
-	int i;
-
-	for (i = 0; i < n; i++)
-	{
-		if (events[i].data.u64 == LIBRARY)
-			continue;
-		if (events[i].data.u64 > INT_MAX)
-			drain(httpd, events[i].data.ptr);
-	}
-	for (i = 0; i < n && httpd->paused_until == 0; i++)
-	{
-		if (events[i].data.u64 <= INT_MAX)
-			accept_from(httpd, (int) events[i].data.u64);
-	}
 }
 
 /* ---- deadlines -------------------------------------------------------------------------------------------------- */
@@ -506,7 +180,7 @@ expire(KtHttpd *httpd)
 		}
 	}
 	if (any)
-		run(httpd);
+		kt_hdaemon_run(httpd);
 }
 
 /* The earlier of two deadlines, of which -1 is none. */
@@ -542,7 +216,7 @@ kt_httpd_deadline(const KtHttpd *httpd)
 		if (httpd->paused_until > 0)
 			deadline = earlier(deadline, httpd->paused_until);
 		else
-			deadline = earlier(deadline, patience_ends(httpd));
+			deadline = earlier(deadline, kt_haccept_patience(httpd));
 	}
 	return deadline;
 }
@@ -550,15 +224,10 @@ kt_httpd_deadline(const KtHttpd *httpd)
 void
 kt_httpd_step(KtHttpd *httpd)
 {
-	int64_t now;
-
-	look_around(httpd);
-	run(httpd);
+	kt_haccept_look(httpd);
+	kt_hdaemon_run(httpd);
 	expire(httpd);
-	now = kt_httpd_now();
-	if (httpd->paused_until > 0 && httpd->paused_until <= now)
-		httpd->paused_until = 0;
-	listen_or_not(httpd, !httpd->quiescing && httpd->paused_until == 0 && has_room(httpd, now));
+	kt_haccept_review(httpd);
 }
 
 /* ---- the owner's side ------------------------------------------------------------------------------------------- */
@@ -622,7 +291,7 @@ void
 kt_httpd_quiesce(KtHttpd *httpd)
 {
 	httpd->quiescing = true;
-	listen_or_not(httpd, false);
+	kt_haccept_listen(httpd, false);
 }
 
 void
@@ -682,77 +351,11 @@ kt_httpd_configure(KtHttpd *httpd, const KtHttpdOptions *options, char *error, s
 
 /* ---- beginning and end -------------------------------------------------------------------------------------------- */
 
-static void *
-on_line(void *cls, const char *line, struct MHD_Connection *mhd)
-{
-	(void) line;
-	kt_hrequest_line(cls, mhd);
-	return NULL;
-}
-
-/* The target is judged as it came. */
-static size_t
-decode_nothing(void *cls, struct MHD_Connection *mhd, char *text)
-{
-	(void) cls;
-	(void) mhd;
-	return strlen(text);
-}
-
-/*
- * Connections are counted here, so the library's own limit is out of the way. It is started without its log,
- * and its strictest parser that serves every honest client is asked for.
- */
-static bool
-start_daemon(KtHttpd *httpd)
-{
-	unsigned int flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET;
-	struct MHD_OptionItem tls[] = {
-		{MHD_OPTION_HTTPS_PRIORITIES, 0, (void *) TLS_PRIORITY},
-		{MHD_OPTION_HTTPS_CERT_CALLBACK2, 0, (void *) (uintptr_t) on_certificate},
-		{MHD_OPTION_END, 0, NULL}};
-
-	if (httpd->cert != NULL)
-		flags |= MHD_USE_TLS;
-	else
-		tls[0].option = MHD_OPTION_END;
-	httpd->daemon = MHD_start_daemon(
-		flags, 0, NULL, NULL, kt_hrequest_handle, httpd, MHD_OPTION_NOTIFY_CONNECTION,
-		on_connection, httpd, MHD_OPTION_NOTIFY_COMPLETED, kt_hrequest_completed, httpd,
-		MHD_OPTION_URI_LOG_CALLBACK, on_line, httpd, MHD_OPTION_UNESCAPE_CALLBACK, decode_nothing,
-		NULL, MHD_OPTION_CONNECTION_LIMIT, (unsigned int) KT_MAX_CONNECTIONS + 1,
-		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) KT_HTTPD_POOL, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-		MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
-	return httpd->daemon != NULL;
-}
-
-static bool
-make_replies(KtHttpd *httpd)
-{
-	static const char *const allow[KT_HSERVER_REPLIES] = {
-		[KT_HSERVER_ALLOW_POST] = "POST", [KT_HSERVER_ALLOW_HEALTH] = "GET, HEAD"};
-	int i;
-
-	for (i = 0; i < KT_HSERVER_REPLIES; i++)
-	{
-		struct MHD_Response *reply =
-			MHD_create_response_from_buffer(0, (void *) "", MHD_RESPMEM_PERSISTENT);
-
-		httpd->replies[i] = reply;
-		if (reply == NULL ||
-		    (i != KT_HSERVER_KEEP &&
-		     MHD_add_response_header(reply, "Connection", "close") != MHD_YES) ||
-		    (allow[i] != NULL && MHD_add_response_header(reply, "Allow", allow[i]) != MHD_YES))
-			return false;
-	}
-	return true;
-}
-
 /* The library's fd into ours, and the sockets. */
 static bool
 make_pollable(KtHttpd *httpd, const int *sockets, int nsockets)
 {
-	struct epoll_event event = {.events = EPOLLIN, .data.u64 = LIBRARY};
+	struct epoll_event event = {.events = EPOLLIN, .data.u64 = KT_HSERVER_LIBRARY};
 	const union MHD_DaemonInfo *info = MHD_get_daemon_info(httpd->daemon, MHD_DAEMON_INFO_EPOLL_FD);
 
 	httpd->epfd = epoll_create1(EPOLL_CLOEXEC);
@@ -762,7 +365,7 @@ make_pollable(KtHttpd *httpd, const int *sockets, int nsockets)
 		return false;
 	memcpy(httpd->sockets, sockets, (size_t) nsockets * sizeof(int));
 	httpd->nsockets = nsockets;
-	listen_or_not(httpd, true);
+	kt_haccept_listen(httpd, true);
 	return true;
 }
 
@@ -803,7 +406,7 @@ kt_httpd_create(const KtHttpdOptions *options, const int *sockets, int nsockets,
 	httpd->cert = cert;
 	httpd->healthy = true;
 	httpd->epfd = -1;
-	if (!make_replies(httpd) || !start_daemon(httpd) || !make_pollable(httpd, sockets, nsockets))
+	if (!kt_hdaemon_start(httpd) || !make_pollable(httpd, sockets, nsockets))
 	{
 		kt_httpd_destroy(httpd);
 		snprintf(error, size, "libmicrohttpd %s does not start", MHD_get_version());
@@ -815,26 +418,7 @@ kt_httpd_create(const KtHttpdOptions *options, const int *sockets, int nsockets,
 void
 kt_httpd_destroy(KtHttpd *httpd)
 {
-	KtHconn *conn;
-	int i;
-
-	if (httpd->resumed)
-		MHD_run(httpd->daemon);
-	while ((conn = httpd->conns.phases[KT_HCONN_WAITING].head) != NULL)
-	{
-		kt_hconn_move(&httpd->conns, conn, KT_HCONN_CUT, 0);
-		MHD_resume_connection(conn->mhd);
-	}
-	httpd->ending = true;
-	while ((conn = httpd->conns.phases[KT_HCONN_LINGERING].head) != NULL)
-		kt_hconn_remove(&httpd->conns, conn);
-	if (httpd->daemon != NULL)
-		MHD_stop_daemon(httpd->daemon);
-	for (i = 0; i < KT_HSERVER_REPLIES; i++)
-	{
-		if (httpd->replies[i] != NULL)
-			MHD_destroy_response(httpd->replies[i]);
-	}
+	kt_hdaemon_stop(httpd);
 	if (httpd->epfd >= 0)
 		close(httpd->epfd);
 	kt_hcert_drop(httpd->cert);
