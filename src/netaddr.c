@@ -128,14 +128,14 @@ find_last(const Piece *piece, char c)
 	return NULL;
 }
 
-/* Splits a piece at a byte of it, which goes. */
+/* Splits a piece at a byte of it, which goes. The parts may be written over the piece. */
 static void
-split(const Piece *piece, const char *at, Piece *left, Piece *right)
+split(Piece piece, const char *at, Piece *left, Piece *right)
 {
-	left->text = piece->text;
-	left->len = (size_t) (at - piece->text);
+	left->text = piece.text;
+	left->len = (size_t) (at - piece.text);
 	right->text = at + 1;
-	right->len = piece->len - left->len - 1;
+	right->len = piece.len - left->len - 1;
 	trim(left);
 	trim(right);
 }
@@ -175,7 +175,7 @@ read_place(const Piece *piece, KtEndpoint *endpoint)
 
 	if (colon == NULL)
 		return "it has no port";
-	split(piece, colon, &host, &port);
+	split(*piece, colon, &host, &port);
 	number = read_number(&port, 65535);
 	if (number < 0)
 		return "its port is no number from 0 to 65535";
@@ -211,7 +211,7 @@ kt_netaddr_next_endpoint(const char **list, KtEndpoint *endpoint)
 	at = find_last(&piece, '@');
 	if (at != NULL)
 	{
-		split(&piece, at, &name, &piece);
+		split(piece, at, &name, &piece);
 		endpoint->fault = read_name(&name, endpoint->database);
 	}
 	if (endpoint->fault == NULL)
@@ -235,7 +235,7 @@ kt_netaddr_next_network(const char **list, struct sockaddr_storage *address, int
 	*prefix = -1;
 	slash = find_last(&piece, '/');
 	if (slash != NULL)
-		split(&piece, slash, &piece, &bits);
+		split(piece, slash, &piece, &bits);
 	if (!read_address(&piece, address, &size))
 		return true;
 	most = address->ss_family == AF_INET ? 32 : 128;
