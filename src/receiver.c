@@ -395,8 +395,10 @@ wait_until(Receiver *r, int64 deadline)
 {
 	int64 began = kt_http_now();
 
-	(void) kt_worker_wait(r->httpd != NULL ? kt_httpd_fd(r->httpd) : -1, deadline,
-	                      "KridtechReceiver");
+	if (kt_worker_wait(r->httpd != NULL ? kt_httpd_fd(r->httpd) : -1, deadline,
+	                   "KridtechReceiver") &&
+	    !OidIsValid(r->extension))
+		r->check_at = 0;
 	r->slept = kt_http_now() - began > SLEPT_US;
 	kt_count(r->slot, KT_COUNT_RECEIVER_WAKES, 1);
 }

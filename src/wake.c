@@ -28,6 +28,11 @@ wake(bool urgent)
 	if (kt_shared == NULL)
 		return false;
 	LWLockAcquire(kt_shared->lock, LW_SHARED);
+
+	/* A receiver that cannot receive may be waiting for what this transaction has brought: the extension. */
+	slot = kt_shmem_find(MyDatabaseId, KT_RECEIVER);
+	if (slot != NULL && !slot->ok && slot->latch != NULL)
+		SetLatch(slot->latch);
 	slot = kt_shmem_find(MyDatabaseId, KT_DIALER);
 	if (slot != NULL)
 	{
