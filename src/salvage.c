@@ -175,14 +175,22 @@ kt_events_keep(const KtWebhook *webhooks, int n, int sqlstate, const char *messa
 
 /* ---- trying again ------------------------------------------------------------------------------------ */
 
+/* How long a lock on a table is left alone, in microseconds. */
+#define LOCKED_PAUSE (2 * USECS_PER_SEC)
+
 int
 kt_events_retry_claim(int64 *ids, int max, TimestampTz *due)
 {
 	KtOwner owner;
-	int n;
+	int n = 0;
 
 	kt_owner_begin(&owner);
-	n = kt_kept_claim(ids, max, due);
+	/* While a table is locked each retry would wait for it. */
+	if (kt_extension_lock_at_once("webhook_events", RowExclusiveLock) &&
+	    kt_extension_lock_at_once("webhook_inbox", RowExclusiveLock))
+		n = kt_kept_claim(ids, max, due);
+	else
+		*due = GetCurrentTimestamp() + LOCKED_PAUSE;
 	kt_owner_end(&owner);
 	return n;
 }

@@ -12,33 +12,20 @@
 
 #include "events.h"
 
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "compat.h"
 #include "convert.h"
 #include "extension.h"
 #include "kept.h"
 #include "queue.h"
 #include "settings.h"
 #include "statement.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
+#include "utils/memutils.h"
 
 /* Rows looked at a call; pauses within a round and between two, in ms. */
 #define WALK_ROWS 500
 #define WALK_PAUSE 1000
 #define ROUND_PAUSE 10000
-
-/* Takes, without waiting, the lock that a statement would wait for. */
-static bool
-lock_at_once(const char *table, LOCKMODE mode)
-{
-	Oid namespace = get_namespace_oid("kridtech", true);
-	Oid oid = OidIsValid(namespace) ? get_relname_relid(table, namespace) : InvalidOid;
-
-	return OidIsValid(oid) && ConditionalLockRelationOid(oid, mode);
-}
 
 static KtParameter
 text_parameter(const char *text)
@@ -131,6 +118,7 @@ static void
 end_round(void)
 {
 	kt_events_set_unverified(walk_bytes);
+	kt_kept_recount();
 	walk_at = DT_NOBEGIN;
 	walk_bytes = 0;
 }
@@ -188,9 +176,9 @@ kt_events_verify(long *again_ms)
 
 	*again_ms = ROUND_PAUSE;
 	kt_owner_begin(&owner);
-	if (lock_at_once("webhook_events", RowExclusiveLock) &&
-	    lock_at_once("call_requests", AccessShareLock) && lock_at_once("calls", AccessShareLock) &&
-	    !walk(&changed))
+	if (kt_extension_lock_at_once("webhook_events", RowExclusiveLock) &&
+	    kt_extension_lock_at_once("call_requests", AccessShareLock) &&
+	    kt_extension_lock_at_once("calls", AccessShareLock) && !walk(&changed))
 		*again_ms = WALK_PAUSE;
 	kt_owner_end(&owner);
 	return changed;
@@ -204,7 +192,7 @@ kt_events_verify_listed(const char *const *call_ids, int n)
 	int i;
 
 	kt_owner_begin(&owner);
-	if (lock_at_once("webhook_events", RowExclusiveLock))
+	if (kt_extension_lock_at_once("webhook_events", RowExclusiveLock))
 	{
 		Found listed = find_none(n);
 
@@ -321,9 +309,9 @@ kt_events_bind(long *again_ms)
 	int bound = 0;
 
 	kt_owner_begin(&owner);
-	if (lock_at_once("webhook_events", AccessShareLock) &&
-	    lock_at_once("call_requests", RowExclusiveLock) &&
-	    lock_at_once("call_attempts", RowExclusiveLock))
+	if (kt_extension_lock_at_once("webhook_events", AccessShareLock) &&
+	    kt_extension_lock_at_once("call_requests", RowExclusiveLock) &&
+	    kt_extension_lock_at_once("call_attempts", RowExclusiveLock))
 		bound = bind_candidates(ids, candidates(ids, &at_end));
 	*again_ms = at_end ? ROUND_PAUSE : WALK_PAUSE;
 	kt_owner_end(&owner);
