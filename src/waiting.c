@@ -149,9 +149,9 @@ refuse(KtWaiting *w, KtEntry *entry)
 }
 
 void
-kt_waiting_refuse(KtWaiting *w, bool all)
+kt_waiting_refuse(KtWaiting *w, int64 age)
 {
-	int64 late = all ? PG_INT64_MAX : kt_http_now() - KT_REFUSE_AFTER;
+	int64 late = kt_http_now() - age;
 	dlist_mutable_iter iter;
 
 	dlist_foreach_modify(iter, &w->waiting)

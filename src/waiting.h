@@ -11,9 +11,6 @@
 #include "lib/ilist.h"
 #include "shmem.h"
 
-/* After so long, in microseconds, one that is not stored is answered 503. */
-#define KT_REFUSE_AFTER INT64CONST(8000000)
-
 typedef struct KtEntry
 {
 	dlist_node node;
@@ -61,10 +58,10 @@ extern void kt_waiting_confirm(KtWaiting *w);
 extern void kt_waiting_put_last(KtWaiting *w, KtEntry *entry);
 
 /*
- * Answers 503 to those whose time has come, or to all. What is not stored is held, as far as there is room, and
- * waits on.
+ * Answers 503 to those that have waited for so long, in microseconds. What is not stored is held, as far as there
+ * is room, and waits on.
  */
-extern void kt_waiting_refuse(KtWaiting *w, bool all);
+extern void kt_waiting_refuse(KtWaiting *w, int64 age);
 
 /* When the first that has no answer came; -1: all have one. */
 extern int64 kt_waiting_earliest(const KtWaiting *w);
