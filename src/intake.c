@@ -127,9 +127,9 @@ kt_intake_make(MemoryContext context, KtSlot *slot)
 }
 
 void
-kt_intake_take(KtIntake *intake, KtHttpd *httpd, int64 since)
+kt_intake_take(KtIntake *intake, KtHttpd *httpd)
 {
-	kt_waiting_take(&intake->waiting, httpd, since);
+	kt_waiting_take(&intake->waiting, httpd);
 }
 
 /* How long a unit may take now, in ms: that at most, less when an answer is due before. 0: not begun at all. */

@@ -38,7 +38,7 @@ print_address(const struct sockaddr_storage *address, char *text, size_t size)
 }
 
 void
-kt_waiting_take(KtWaiting *w, KtHttpd *httpd, int64 since)
+kt_waiting_take(KtWaiting *w, KtHttpd *httpd)
 {
 	KtHttpdDelivery *delivery;
 
@@ -50,7 +50,7 @@ kt_waiting_take(KtWaiting *w, KtHttpd *httpd, int64 since)
 		entry->delivery = delivery;
 		entry->body = delivery->body;
 		entry->len = delivery->len;
-		entry->arrived = since > 0 ? Min(since, delivery->arrived) : delivery->arrived;
+		entry->arrived = delivery->arrived;
 		print_address(&delivery->client, entry->address, sizeof(entry->address));
 		dlist_push_tail(&w->waiting, &entry->node);
 		w->nwaiting++;

@@ -18,7 +18,7 @@ typedef struct KtEntry
 	const char *body;          /* the delivery's, then held's */
 	size_t len;
 	KtBuf held;
-	int64 arrived;                  /* at the latest, on kt_http_now()'s clock */
+	int64 arrived;                  /* on kt_http_now()'s clock */
 	char address[INET6_ADDRSTRLEN]; /* of the client; "" when it is not known */
 } KtEntry;
 
@@ -39,11 +39,8 @@ typedef struct KtWaiting
 /* Entries are made in that context. Counters go to the slot. */
 extern void kt_waiting_init(KtWaiting *w, MemoryContext context, KtSlot *slot);
 
-/*
- * Takes what has come in whole. since: when the server last read from its clients before that; what came in may
- * have waited in the kernel as long. 0: it cannot have waited.
- */
-extern void kt_waiting_take(KtWaiting *w, KtHttpd *httpd, int64 since);
+/* Takes what has come in whole. */
+extern void kt_waiting_take(KtWaiting *w, KtHttpd *httpd);
 
 /* It is stored, or to be forgotten: answers it with that status, unless it was answered before, and frees it. */
 extern void kt_waiting_end(KtWaiting *w, KtEntry *entry, int status);
