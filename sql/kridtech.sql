@@ -72,6 +72,8 @@ CREATE INDEX call_requests_expiring_idx ON kridtech.call_requests (not_after)
 	WHERE state = 'queued' AND not_after IS NOT NULL;
 CREATE INDEX call_requests_placing_idx ON kridtech.call_requests (id) WHERE state = 'placing';
 CREATE INDEX call_requests_unknown_idx ON kridtech.call_requests (finished_at) WHERE state = 'unknown';
+CREATE INDEX call_requests_callless_idx ON kridtech.call_requests (finished_at)
+	WHERE state = 'placed' AND call_id IS NULL;
 -- There is none on reference: it would cost every queued row. The README has the one to create for joins.
 
 COMMENT ON INDEX kridtech.call_requests_pkey IS 'The request''s number';
@@ -82,6 +84,7 @@ COMMENT ON INDEX kridtech.call_requests_waiting_idx IS 'What waits for its time'
 COMMENT ON INDEX kridtech.call_requests_expiring_idx IS 'What expires while it is queued';
 COMMENT ON INDEX kridtech.call_requests_placing_idx IS 'What is on the network now';
 COMMENT ON INDEX kridtech.call_requests_unknown_idx IS 'What a human or the reconciliation has to resolve';
+COMMENT ON INDEX kridtech.call_requests_callless_idx IS 'What a human knows to be placed, but not as which call';
 COMMENT ON SEQUENCE kridtech.call_requests_id_seq IS 'Numbers kridtech.call_requests';
 COMMENT ON TABLE kridtech.call_requests IS
 	'One row per phone call that was asked for, and what became of it';
@@ -136,6 +139,10 @@ ALTER SEQUENCE kridtech.call_attempts_id_seq OWNED BY kridtech.call_attempts.id;
 CREATE UNIQUE INDEX call_attempts_live_key ON kridtech.call_attempts (request_id) WHERE live;
 CREATE INDEX call_attempts_harmless_idx ON kridtech.call_attempts (request_id) WHERE NOT live;
 
+-- What a human decided about, and that may have placed a call all the same.
+CREATE INDEX call_attempts_decided_idx ON kridtech.call_attempts (started_at)
+	WHERE NOT live AND outcome = 'unknown';
+
 -- A webhook that brings back a kridtech_ref is looked up here. The first characters of a ref are the time, so
 -- that new ones go to the index's end.
 CREATE INDEX call_attempts_ref_idx ON kridtech.call_attempts (ref) WHERE ref IS NOT NULL;
@@ -147,6 +154,7 @@ COMMENT ON INDEX kridtech.call_attempts_pkey IS 'The attempt''s number';
 COMMENT ON INDEX kridtech.call_attempts_live_key IS
 	'At most one attempt of a request may have been applied: a double dial is a constraint violation';
 COMMENT ON INDEX kridtech.call_attempts_harmless_idx IS 'A request''s attempts that proved to have applied nothing';
+COMMENT ON INDEX kridtech.call_attempts_decided_idx IS 'Attempts that a human decided about';
 COMMENT ON INDEX kridtech.call_attempts_ref_idx IS 'The attempt that a webhook''s kridtech_ref names';
 COMMENT ON COLUMN kridtech.call_attempts.id IS 'The attempt''s number';
 COMMENT ON COLUMN kridtech.call_attempts.request_id IS 'The request: kridtech.call_requests.id';

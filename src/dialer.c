@@ -36,6 +36,7 @@
 #include "readiness.h"
 #include "stock.h"
 #include "storage/ipc.h"
+#include "sync.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "worker.h"
@@ -97,6 +98,7 @@ typedef struct Dialer
 	KtPace pace;
 	KtAir air;
 	KtStock stock;
+	KtSync *sync;
 	Sweep sweeps[NSWEEPS];
 
 	bool look;            /* something may have been queued since the last scan */
@@ -771,6 +773,8 @@ next_deadline(const Dialer *d)
 
 	if (d->readiness.ready && kt_air_free_places(&d->air) > 0)
 		deadline = earlier(deadline, next_claim(d, kt_http_now()));
+	if (d->readiness.ready)
+		deadline = earlier(deadline, kt_sync_deadline(d->sync));
 	for (i = 0; i < d->air.size && d->air.landed > 0; i++)
 		if (d->air.flights[i].taken && d->air.flights[i].landed)
 			deadline = earlier(deadline, d->air.flights[i].retry_at);
@@ -814,6 +818,7 @@ drain(Dialer *d)
 	int64 until = kt_http_now() + DRAIN_US;
 
 	KT_FAULT("drain-begun");
+	kt_sync_stop(d->sync);
 	while (d->air.taken > d->air.landed && kt_http_now() < until)
 	{
 		MemoryContextReset(d->turn);
@@ -845,6 +850,7 @@ make_dialer(KtSlot *slot)
 	kt_gate_init(&d->gates, context);
 	kt_air_init(&d->air, context, slot, &d->gates);
 	kt_stock_init(&d->stock, context);
+	d->sync = kt_sync_create(context, slot, &d->air, &d->gates);
 	for (kind = 0; kind < NSWEEPS; kind++)
 		d->sweeps[kind].kind = (SweepKind) kind;
 	return d;
@@ -892,6 +898,8 @@ kridtech_dialer_main(Datum argument)
 				run_sweeps(d);
 			work(d);
 		}
+		if (d->readiness.ready)
+			kt_sync_work(d->sync);
 		wait_for_something(d);
 	}
 	drain(d);

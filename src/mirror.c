@@ -12,8 +12,7 @@
 
 #include "catalog/pg_type.h"
 #include "convert.h"
-#include "extension.h"
-#include "utils/array.h"
+#include "statement.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 
@@ -60,28 +59,6 @@ kt_mirror_convert(const KtListedCall *listed, int n)
 
 /* ---- parameters ---------------------------------------------------------------------------------------- */
 
-/* An array of texts; of nothing but NULLs the empty one, which unnest() fills up with NULLs. */
-static Datum
-text_array(const char *const *values, int n)
-{
-	Datum *datums = palloc(Max(n, 1) * sizeof(Datum));
-	bool *nulls = palloc(Max(n, 1) * sizeof(bool));
-	int lower = 1;
-	int given = 0;
-	int i;
-
-	for (i = 0; i < n; i++)
-	{
-		nulls[i] = values[i] == NULL;
-		given += !nulls[i];
-		datums[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(values[i]);
-	}
-	if (given == 0)
-		return PointerGetDatum(construct_empty_array(TEXTOID));
-	return PointerGetDatum(
-		construct_md_array(datums, nulls, 1, &n, &lower, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
 static const char *
 field_of(const KtMirrorCall *call, int field)
 {
@@ -109,40 +86,33 @@ field_of(const KtMirrorCall *call, int field)
 	return NULL;
 }
 
-/* One field of the rows that have a callId. */
+/* One field, as text, of the rows that have a callId. */
 static Datum
 column_of(const KtMirrorCall *calls, int n, int field)
 {
-	const char **values = palloc(Max(n, 1) * sizeof(char *));
+	KtParameter *values = palloc(Max(n, 1) * sizeof(KtParameter));
 	int count = 0;
 	int i;
 
 	for (i = 0; i < n; i++)
-		if (calls[i].call_id != NULL)
-			values[count++] = field_of(&calls[i], field);
-	return text_array(values, count);
+	{
+		const char *text = calls[i].call_id != NULL ? field_of(&calls[i], field) : NULL;
+
+		if (calls[i].call_id == NULL)
+			continue;
+		values[count].value = text != NULL ? CStringGetTextDatum(text) : (Datum) 0;
+		values[count++].isnull = text == NULL;
+	}
+	return kt_statement_array(TEXTOID, values, count);
 }
 
-/*
- * Statements here meet a table of any size by its indexes. A plan that was made while the table was small, or
- * had no statistics, would read it from end to end.
- */
-static uint64
-run(SPIPlanPtr *kept, const char *statement, int nargs, Oid *types, Datum *values, int expected)
+void
+kt_mirror_prefer_indexes(void)
 {
-	SPIPlanPtr plan;
-	int result;
-
 	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
 	                         true, 0, false);
 	(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
 	                         false);
-	plan = kt_owner_plan(kept, statement, nargs, types);
-	result = SPI_execute_plan(plan, values, NULL, false, 0);
-	if (result != expected)
-		elog(ERROR, "unexpected result of a statement on the mirror: %s",
-		     SPI_result_code_string(result));
-	return SPI_processed;
 }
 
 /* ---- storing ------------------------------------------------------------------------------------------- */
@@ -176,7 +146,7 @@ run(SPIPlanPtr *kept, const char *statement, int nargs, Oid *types, Datum *value
  * that two of them do not wait for each other crosswise. A call that is listed twice counts once, in its
  * furthest state.
  */
-static const char store_calls[] =
+static KtStatement store_calls = {
 	"WITH listed AS MATERIALIZED (SELECT DISTINCT ON (v.call_id) v.call_id, v.account_id, v.direction,"
 	" v.to_number, v.call_status, v.duration::integer, v.cost::numeric, v.created_at::timestamptz,"
 	" v.first_name FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9) WITH ORDINALITY"
@@ -196,40 +166,61 @@ static const char store_calls[] =
 									"excluded") ", excluded.synced_at)"
 												" WHERE (" ALL_MERGED(
 													"t",
-													"excluded") ") IS DISTINCT FROM (" COLUMNS("t.") ")";
+													"excluded") ") IS DISTINCT FROM (" COLUMNS("t.") ")",
+	SPI_OK_INSERT,
+	{TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
+     TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID},
+	NULL};
 
 int
 kt_mirror_store(const KtMirrorCall *calls, int n)
 {
-	static SPIPlanPtr kept = NULL;
-	Oid types[NFIELDS];
 	Datum values[NFIELDS];
 	int field;
 
 	for (field = 0; field < NFIELDS; field++)
-	{
-		types[field] = TEXTARRAYOID;
 		values[field] = column_of(calls, n, field);
-	}
-	return (int) run(&kept, store_calls, NFIELDS, types, values, SPI_OK_INSERT);
+	kt_mirror_prefer_indexes();
+	return (int) kt_statement_run(&store_calls, values, NULL);
 }
 
 /* ---- asking -------------------------------------------------------------------------------------------- */
 
-static const char newest_call[] =
+static KtStatement newest_call = {
 	"SELECT c.created_at FROM kridtech.calls AS c WHERE c.account_id = $1 AND c.created_at IS NOT NULL"
-	" ORDER BY c.created_at DESC LIMIT 1";
+	" ORDER BY c.created_at DESC LIMIT 1",
+	SPI_OK_SELECT,
+	{TEXTOID},
+	NULL};
 
 TimestampTz
 kt_mirror_newest(const char *account_id)
 {
-	static SPIPlanPtr kept = NULL;
-	Oid types[] = {TEXTOID};
 	Datum values[] = {CStringGetTextDatum(account_id)};
-	bool isnull;
 
-	if (run(&kept, newest_call, 1, types, values, SPI_OK_SELECT) == 0)
-		return 0;
-	return DatumGetTimestampTz(
-		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	kt_mirror_prefer_indexes();
+	return kt_statement_run(&newest_call, values, NULL) == 0 ? 0 : kt_statement_int64(0, 1);
+}
+
+/* The mirror holds nothing but what the API has listed; an event may come after the list that named its call. */
+static KtStatement late_events = {
+	"SELECT u.call_id FROM (SELECT e.call_id FROM kridtech.webhook_events AS e"
+	" WHERE e.verified_by IS NULL ORDER BY e.received_at DESC LIMIT $1) AS u"
+	" JOIN kridtech.calls AS c ON c.call_id = u.call_id",
+	SPI_OK_SELECT,
+	{INT8OID},
+	NULL};
+
+int
+kt_mirror_late_events(char **call_ids, int max)
+{
+	Datum values[] = {Int64GetDatum(max)};
+	int n;
+	int i;
+
+	kt_mirror_prefer_indexes();
+	n = (int) kt_statement_run(&late_events, values, NULL);
+	for (i = 0; i < n; i++)
+		call_ids[i] = kt_statement_text(i, 1);
+	return n;
 }

@@ -46,4 +46,16 @@ extern int kt_mirror_store(const KtMirrorCall *calls, int n);
 /* When the newest call of the account that the mirror holds was created; 0: it holds none. */
 extern TimestampTz kt_mirror_newest(const char *account_id);
 
+/*
+ * Unverified events whose call the mirror holds, so that the API has listed it: fills call_ids (palloc'd, the
+ * database's encoding) with at most max, of the newest max unverified ones.
+ */
+extern int kt_mirror_late_events(char **call_ids, int max);
+
+/*
+ * Up to kt_owner_end(): statements meet tables of any size, by their indexes. A plan made while a table was
+ * small, or had no statistics, would read it from end to end.
+ */
+extern void kt_mirror_prefer_indexes(void);
+
 #endif /* KT_MIRROR_H */
