@@ -143,10 +143,6 @@ CREATE INDEX call_attempts_harmless_idx ON kridtech.call_attempts (request_id) W
 CREATE INDEX call_attempts_decided_idx ON kridtech.call_attempts (started_at)
 	WHERE NOT live AND outcome = 'unknown';
 
--- A webhook that brings back a kridtech_ref is looked up here. The first characters of a ref are the time, so
--- that new ones go to the index's end.
-CREATE INDEX call_attempts_ref_idx ON kridtech.call_attempts (ref) WHERE ref IS NOT NULL;
-
 COMMENT ON SEQUENCE kridtech.call_attempts_id_seq IS 'Numbers kridtech.call_attempts';
 COMMENT ON TABLE kridtech.call_attempts IS
 	'Every time the dialer handed a request to the network, with the evidence of how it ended. Rows are added and completed, never changed otherwise but by kridtech_resolve_call()';
@@ -155,7 +151,6 @@ COMMENT ON INDEX kridtech.call_attempts_live_key IS
 	'At most one attempt of a request may have been applied: a double dial is a constraint violation';
 COMMENT ON INDEX kridtech.call_attempts_harmless_idx IS 'A request''s attempts that proved to have applied nothing';
 COMMENT ON INDEX kridtech.call_attempts_decided_idx IS 'Attempts that a human decided about';
-COMMENT ON INDEX kridtech.call_attempts_ref_idx IS 'The attempt that a webhook''s kridtech_ref names';
 COMMENT ON COLUMN kridtech.call_attempts.id IS 'The attempt''s number';
 COMMENT ON COLUMN kridtech.call_attempts.request_id IS 'The request: kridtech.call_requests.id';
 COMMENT ON COLUMN kridtech.call_attempts.epoch IS 'The dialer''s run that made it';

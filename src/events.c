@@ -15,8 +15,6 @@
 
 #include "events.h"
 
-#include <arpa/inet.h>
-
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "compat.h"
@@ -57,6 +55,7 @@ enum
 	P_DELIVERIES,
 	P_RECEIVED_AT,
 	P_REF,
+	P_NAMED, /* the request that the ref names */
 	NPARAMETERS
 };
 
@@ -73,6 +72,7 @@ static const Oid parameter_types[NPARAMETERS] = {
 	[P_DELIVERIES] = INT4OID,
 	[P_RECEIVED_AT] = TIMESTAMPTZOID,
 	[P_REF] = TEXTOID,
+	[P_NAMED] = INT8OID,
 };
 
 /* A delivery that is to become an event, and what came of it. */
@@ -95,21 +95,6 @@ set_text(KtParameter *parameter, const char *utf8)
 		parameter->value = CStringGetTextDatum(kt_convert_to_server(utf8));
 }
 
-/* inet takes no zone ("fe80::1%eth0"), and what is no address must not cost the event. */
-static char *
-address_of(const KtWebhook *webhook)
-{
-	unsigned char binary[sizeof(struct in6_addr)];
-	char *address;
-
-	if (webhook->remote_addr == NULL)
-		return NULL;
-	address = pnstrdup(webhook->remote_addr, strcspn(webhook->remote_addr, "%"));
-	if (inet_pton(AF_INET, address, binary) == 1 || inet_pton(AF_INET6, address, binary) == 1)
-		return address;
-	return NULL;
-}
-
 static void
 set_variables(KtParameter *parameters, const char *json)
 {
@@ -117,7 +102,8 @@ set_variables(KtParameter *parameters, const char *json)
 	Jsonb *object;
 
 	parameters[P_DYNAMIC_VARIABLES].isnull = json == NULL;
-	parameters[P_VARIABLES].isnull = parameters[P_REF].isnull = true;
+	parameters[P_VARIABLES].isnull = true;
+	parameters[P_REF].isnull = parameters[P_NAMED].isnull = true;
 	if (json == NULL)
 		return;
 	sent =
@@ -127,11 +113,14 @@ set_variables(KtParameter *parameters, const char *json)
 	if (object != NULL)
 	{
 		char *ref = kt_variables_string(object, "kridtech_ref");
+		int64 named = ref == NULL ? 0 : kt_queue_read_ref(ref);
 
 		parameters[P_VARIABLES].isnull = false;
 		parameters[P_VARIABLES].value = JsonbPGetDatum(object);
-		if (ref != NULL && strlen(ref) == KT_REF_SIZE - 1)
+		if (named != 0)
 		{
+			parameters[P_NAMED].isnull = false;
+			parameters[P_NAMED].value = Int64GetDatum(named);
 			parameters[P_REF].isnull = false;
 			parameters[P_REF].value = CStringGetTextDatum(ref);
 		}
@@ -157,45 +146,54 @@ set_parameters(NewEvent *item)
 	set_variables(parameters, webhook->dynamic_variables);
 	parameters[P_RAW].value =
 		PointerGetDatum(cstring_to_text_with_len(webhook->raw, (int) webhook->raw_len));
-	set_text(&parameters[P_REMOTE_ADDR], address_of(webhook));
+	set_text(&parameters[P_REMOTE_ADDR], kt_kept_address(webhook));
 	parameters[P_DELIVERIES].value = Int32GetDatum(item->deliveries);
 	parameters[P_RECEIVED_AT].value = TimestampTzGetDatum(item->received_at);
 }
 
 /* ---- storing ----------------------------------------------------------------------------------------- */
 
+/* The attempts of the request that a ref names; each half has its index. */
+#define NAMED_ATTEMPTS                                                        \
+	"(SELECT l.request_id, l.ref, l.call_id FROM kridtech.call_attempts AS l" \
+	" WHERE l.live AND l.request_id = v.named UNION ALL"                      \
+	" SELECT h.request_id, h.ref, h.call_id FROM kridtech.call_attempts AS h" \
+	" WHERE NOT h.live AND h.request_id = v.named)"
+
 /*
- * A request with this call_id; else the attempt that sent this ref, unless its answer named another call. $13:
+ * A request with this call_id; else the attempt that sent this ref, unless its answer named another call. $14:
  * whether an event that neither verifies is taken.
  */
-#define INSERT_EVENTS(source)                                                                     \
-	"INSERT INTO kridtech.webhook_events AS e (call_id, status, duration_ms, transcript,"         \
-	" recording_url, dynamic_variables, variables, raw, remote_addr, deliveries, received_at,"    \
-	" request_id, verified_by) SELECT v.call_id, v.status, v.duration_ms, v.transcript,"          \
-	" v.recording_url, v.dynamic_variables, v.variables, v.raw, v.remote_addr::inet,"             \
-	" v.deliveries, v.received_at, coalesce(r.id, a.request_id),"                                 \
-	" CASE WHEN r.id IS NOT NULL THEN 'request' WHEN a.request_id IS NOT NULL THEN 'correlation'" \
-	" END FROM " source " AS v (call_id, status, duration_ms, transcript, recording_url,"         \
-	" dynamic_variables, variables, raw, remote_addr, deliveries, received_at, ref)"              \
-	" LEFT JOIN kridtech.call_requests AS r ON r.call_id = v.call_id"                             \
-	" LEFT JOIN LATERAL (SELECT t.request_id FROM kridtech.call_attempts AS t WHERE r.id IS NULL" \
-	" AND t.ref = v.ref AND (t.call_id IS NULL OR t.call_id = v.call_id) LIMIT 1) AS a ON true"   \
-	" WHERE $13 OR r.id IS NOT NULL OR a.request_id IS NOT NULL"                                  \
+#define INSERT_EVENTS(source)                                                                \
+	"INSERT INTO kridtech.webhook_events AS e (call_id, status, duration_ms, transcript,"    \
+	" recording_url, dynamic_variables, variables, raw, remote_addr, deliveries,"            \
+	" received_at, request_id, verified_by) SELECT v.call_id, v.status, v.duration_ms,"      \
+	" v.transcript, v.recording_url, v.dynamic_variables, v.variables, v.raw,"               \
+	" v.remote_addr::inet, v.deliveries, v.received_at, coalesce(r.id, a.request_id),"       \
+	" CASE WHEN r.id IS NOT NULL THEN 'request'"                                             \
+	" WHEN a.request_id IS NOT NULL THEN 'correlation' END FROM " source                     \
+	" AS v (call_id, status, duration_ms, transcript, recording_url, dynamic_variables,"     \
+	" variables, raw, remote_addr, deliveries, received_at, ref, named)"                     \
+	" LEFT JOIN kridtech.call_requests AS r ON r.call_id = v.call_id"                        \
+	" LEFT JOIN LATERAL (SELECT t.request_id FROM " NAMED_ATTEMPTS " AS t"                   \
+	" WHERE r.id IS NULL AND t.ref = v.ref AND (t.call_id IS NULL OR t.call_id = v.call_id)" \
+	" LIMIT 1) AS a ON true"                                                                 \
+	" WHERE $14 OR r.id IS NOT NULL OR a.request_id IS NOT NULL"                             \
 	" ON CONFLICT (call_id) DO NOTHING RETURNING e.call_id, e.verified_by, e.request_id"
 
 static KtStatement insert_event = {
-	INSERT_EVENTS("(VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12))"),
+	INSERT_EVENTS("(VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13))"),
 	SPI_OK_INSERT_RETURNING,
 	{TEXTOID, TEXTOID, INT8OID, TEXTOID, TEXTOID, JSONBOID, JSONBOID, BYTEAOID, TEXTOID, INT4OID,
-     TIMESTAMPTZOID, TEXTOID, BOOLOID},
+     TIMESTAMPTZOID, TEXTOID, INT8OID, BOOLOID},
 	NULL};
 
 static KtStatement insert_events = {
-	INSERT_EVENTS("unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"),
+	INSERT_EVENTS("unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"),
 	SPI_OK_INSERT_RETURNING,
 	{TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, JSONBARRAYOID,
      JSONBARRAYOID, BYTEAARRAYOID, TEXTARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID,
-     BOOLOID},
+     INT8ARRAYOID, BOOLOID},
 	NULL};
 
 static KtStatement count_equals = {
@@ -446,6 +444,7 @@ store_all(const KtWebhook *webhooks, int n, KtStored *stored)
 	int i;
 
 	kt_owner_begin(&owner);
+	kt_compress_fast();
 	context =
 		AllocSetContextCreate(CurrentMemoryContext, "kridtech events", ALLOCSET_DEFAULT_SIZES);
 	caller = MemoryContextSwitchTo(context);

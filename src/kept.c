@@ -11,6 +11,8 @@
 
 #include "kept.h"
 
+#include <arpa/inet.h>
+
 #include "catalog/pg_type.h"
 #include "convert.h"
 #include "settings.h"
@@ -149,59 +151,74 @@ take_room(KtKeptReason reason, int64 size)
 #define FIRST_RETRY 2
 
 /* An equal row that waits for nothing any more is woken by one that may still become an event. */
-#define KEEP_ROW                                                                                 \
-	" ON CONFLICT (sha256(body)) DO UPDATE SET deliveries = i.deliveries + excluded.deliveries," \
-	" reason = CASE WHEN i.next_attempt_at IS NULL THEN excluded.reason ELSE i.reason END,"      \
-	" detail = CASE WHEN i.next_attempt_at IS NULL THEN excluded.detail ELSE i.detail END,"      \
-	" next_attempt_at = coalesce(i.next_attempt_at, excluded.next_attempt_at)"                   \
-	" RETURNING (i.deliveries > $7)"
+static KtStatement count_equal = {
+	"UPDATE kridtech.webhook_inbox AS i SET deliveries = i.deliveries + $2,"
+	" reason = CASE WHEN i.next_attempt_at IS NULL THEN $3 ELSE i.reason END,"
+	" detail = CASE WHEN i.next_attempt_at IS NULL THEN $4 ELSE i.detail END,"
+	" next_attempt_at = coalesce(i.next_attempt_at, clock_timestamp() + $5 * interval '1 second')"
+	" WHERE sha256(i.body) = sha256($1)",
+	SPI_OK_UPDATE,
+	{BYTEAOID, INT4OID, TEXTOID, TEXTOID, INT4OID},
+	NULL};
 
 static KtStatement put_row = {
 	"INSERT INTO kridtech.webhook_inbox AS i"
-	" (received_at, remote_addr, reason, detail, call_id, body, deliveries, next_attempt_at)"
-	" VALUES ($1, $2::inet, $3, $4, $5, $6, $7, clock_timestamp() + $8 * interval '1 second')" KEEP_ROW,
-	SPI_OK_INSERT_RETURNING,
-	{TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID, INT4OID, INT4OID},
+	" (body, deliveries, reason, detail, next_attempt_at, received_at, remote_addr, call_id)"
+	" VALUES ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 second', $6, $7::inet, $8)"
+	" ON CONFLICT (sha256(body)) DO UPDATE SET deliveries = i.deliveries + excluded.deliveries",
+	SPI_OK_INSERT,
+	{BYTEAOID, INT4OID, TEXTOID, TEXTOID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID},
 	NULL};
 
-/* Rows are rare here and bodies large, so they are written one by one. */
+/* inet takes no zone ("fe80::1%eth0"), and what is no address must not cost the event. */
+char *
+kt_kept_address(const KtWebhook *webhook)
+{
+	unsigned char binary[sizeof(struct in6_addr)];
+	char *address;
+
+	if (webhook->remote_addr == NULL)
+		return NULL;
+	address = pnstrdup(webhook->remote_addr, strcspn(webhook->remote_addr, "%"));
+	if (inet_pton(AF_INET, address, binary) == 1 || inet_pton(AF_INET6, address, binary) == 1)
+		return address;
+	return NULL;
+}
+
+static void
+set_text(Datum *value, char *isnull, const char *text)
+{
+	*isnull = text == NULL ? 'n' : ' ';
+	*value = text == NULL ? (Datum) 0 : CStringGetTextDatum(text);
+}
+
+/* Rows are rare here and bodies large, so they are written one by one. False when there is no room. */
 static bool
 put(const KtKept *row)
 {
 	const KtWebhook *webhook = row->webhook;
-	int64 size = (int64) webhook->raw_len + KT_ROW_BYTES;
-	bool retried = is_retried(row->reason);
-	char nulls[] = {' ',
-	                webhook->remote_addr == NULL ? 'n' : ' ',
-	                ' ',
-	                row->detail == NULL ? 'n' : ' ',
-	                webhook->fault != NULL ? 'n' : ' ',
-	                ' ',
-	                ' ',
-	                retried ? ' ' : 'n'};
-	Datum values[lengthof(nulls)] = {0};
-	bool isnull;
+	const char *call_id = webhook->fault == NULL ? kt_convert_to_server(webhook->call_id) : NULL;
+	Datum values[8];
+	char nulls[lengthof(values)];
 
-	if (!take_room(row->reason, size))
-		return false;
-	values[0] = TimestampTzGetDatum(row->received_at);
-	if (webhook->remote_addr != NULL)
-		values[1] = CStringGetTextDatum(webhook->remote_addr);
+	memset(nulls, ' ', sizeof(nulls));
+	values[0] = PointerGetDatum(cstring_to_text_with_len(webhook->raw, (int) webhook->raw_len));
+	values[1] = Int32GetDatum(row->deliveries);
 	values[2] = CStringGetTextDatum(word_of(row->reason));
-	if (row->detail != NULL)
-		values[3] = CStringGetTextDatum(row->detail);
-	if (webhook->fault == NULL)
-		values[4] = CStringGetTextDatum(kt_convert_to_server(webhook->call_id));
-	values[5] = PointerGetDatum(cstring_to_text_with_len(webhook->raw, (int) webhook->raw_len));
-	values[6] = Int32GetDatum(row->deliveries);
-	values[7] = Int32GetDatum(FIRST_RETRY);
+	set_text(&values[3], &nulls[3], row->detail);
+	values[4] = Int32GetDatum(FIRST_RETRY);
+	nulls[4] = is_retried(row->reason) ? ' ' : 'n';
+	values[5] = TimestampTzGetDatum(row->received_at);
+	set_text(&values[6], &nulls[6], kt_kept_address(webhook));
+	set_text(&values[7], &nulls[7], call_id);
+	if (kt_statement_run(&count_equal, values, nulls) == 1)
+		return true;
+	if (!take_room(row->reason, (int64) webhook->raw_len + KT_ROW_BYTES))
+		return false;
 	if (kt_statement_run(&put_row, values, nulls) != 1)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		                errmsg("a webhook could not be kept in kridtech.webhook_inbox"),
 		                errdetail("A trigger or rule on the table suppressed the row.")));
-	/* It was there: it takes no room a second time. */
-	if (DatumGetBool(kt_statement_datum(0, 1, &isnull)) && !isnull)
-		held[row->reason] -= size;
 	return true;
 }
 

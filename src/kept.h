@@ -41,6 +41,9 @@ typedef struct KtKeptRow
 /* Bytes a row of either table is counted with beside its body. */
 #define KT_ROW_BYTES 512
 
+/* The client's address, palloc'd, as inet takes it; NULL when it is not known, or not an address. */
+extern char *kt_kept_address(const KtWebhook *webhook);
+
 /* Looks how much is there, for the bounds. */
 extern void kt_kept_begin(void);
 
