@@ -10,11 +10,11 @@
 
 #include "mirror.h"
 
+#include "background.h"
 #include "catalog/pg_type.h"
 #include "convert.h"
 #include "statement.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 
 /* What of a list's row goes into a column of the statement. */
 #define NFIELDS 9
@@ -106,15 +106,6 @@ column_of(const KtMirrorCall *calls, int n, int field)
 	return kt_statement_array(TEXTOID, values, count);
 }
 
-void
-kt_mirror_prefer_indexes(void)
-{
-	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
-	                         true, 0, false);
-	(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-	                         false);
-}
-
 /* ---- storing ------------------------------------------------------------------------------------------- */
 
 /* A listed row is older than what is known: a call does not go back to ringing. */
@@ -180,7 +171,7 @@ kt_mirror_store(const KtMirrorCall *calls, int n)
 
 	for (field = 0; field < NFIELDS; field++)
 		values[field] = column_of(calls, n, field);
-	kt_mirror_prefer_indexes();
+	kt_background_prefer_indexes();
 	return (int) kt_statement_run(&store_calls, values, NULL);
 }
 
@@ -198,7 +189,7 @@ kt_mirror_newest(const char *account_id)
 {
 	Datum values[] = {CStringGetTextDatum(account_id)};
 
-	kt_mirror_prefer_indexes();
+	kt_background_prefer_indexes();
 	return kt_statement_run(&newest_call, values, NULL) == 0 ? 0 : kt_statement_int64(0, 1);
 }
 
@@ -218,7 +209,7 @@ kt_mirror_late_events(char **call_ids, int max)
 	int n;
 	int i;
 
-	kt_mirror_prefer_indexes();
+	kt_background_prefer_indexes();
 	n = (int) kt_statement_run(&late_events, values, NULL);
 	for (i = 0; i < n; i++)
 		call_ids[i] = kt_statement_text(i, 1);

@@ -52,10 +52,4 @@ extern TimestampTz kt_mirror_newest(const char *account_id);
  */
 extern int kt_mirror_late_events(char **call_ids, int max);
 
-/*
- * Up to kt_owner_end(): statements meet tables of any size, by their indexes. A plan made while a table was
- * small, or had no statistics, would read it from end to end.
- */
-extern void kt_mirror_prefer_indexes(void);
-
 #endif /* KT_MIRROR_H */

@@ -3,8 +3,8 @@
  *
  * Each account in use has a poll: it rests, its turn comes, a list is on the network, the list has landed and
  * is stored, it rests again. Where the 100 newest are not all there are, the lists by status follow at once.
- * Nothing here waits: a list is one more transfer of the dialer's own network, its units of work are short and
- * give up on a lock at once (LOCK_PATIENCE), and between them the dialer turns to its calls.
+ * Nothing here waits: a list is one more transfer of the dialer's own network, its units of work are short and give
+ * way (background.h), and between them the dialer turns to its calls.
  *
  * What a crash costs: a list that was on the network is read again. What only memory knows (what the list before
  * showed, how busy the account is) is learnt anew; nothing is bound meanwhile. The evidence of a binding stands
@@ -19,27 +19,17 @@
 #include "sync.h"
 
 #include "api.h"
-#include "catalog/namespace.h"
+#include "background.h"
 #include "catalog/pg_type.h"
-#include "convert.h"
-#include "events.h"
 #include "extension.h"
+#include "intake.h"
 #include "miscadmin.h"
-#include "mirror.h"
-#include "queue.h"
-#include "reconcile.h"
 #include "retry.h"
 #include "settings.h"
 #include "statement.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "xact.h"
-
-/* How long a statement here waits for a lock, in ms as lock_timeout has it: the calls come first. */
-#define LOCK_PATIENCE "100"
 
 /* After the dialer's start. */
 #define FIRST_US INT64CONST(1000000)
@@ -69,9 +59,6 @@
 
 /* A gap is in the view health for an hour. */
 #define GAP_SHOWN_US (INT64CONST(3600) * 1000000)
-
-/* Events looked at beside those of a list. */
-#define LATE_EVENTS 1000
 
 /* The wall clock was set when it moves against the monotonic one by this. */
 #define CLOCK_STEP_US INT64CONST(1000000)
@@ -332,14 +319,6 @@ find_poll(KtSync *sync, const char *account_id)
 	return poll;
 }
 
-static void
-be_patient(void)
-{
-	kt_mirror_prefer_indexes();
-	(void) set_config_option("lock_timeout", LOCK_PATIENCE, PGC_USERSET, PGC_S_SESSION,
-	                         GUC_ACTION_SAVE, true, 0, false);
-}
-
 /* A lost answer makes a list urgent until it has long settled; what is not bound by then hardly will be. */
 static int64
 urgent_ms(void)
@@ -382,21 +361,6 @@ build(Poll *poll, const KtGate *gate)
 	MemoryContextSwitchTo(caller);
 }
 
-/* The first of the tables that somebody has locked. With none, all are locked for the unit, as it will need them. */
-static const char *
-find_locked(void)
-{
-	static const char *const tables[] = {"calls",    "call_requests", "call_attempts",
-	                                     "accounts", "pauses",        "webhook_events"};
-	Oid namespace = get_namespace_oid("kridtech", false);
-	int i;
-
-	for (i = 0; i < (int) lengthof(tables); i++)
-		if (!ConditionalLockRelationOid(get_relname_relid(tables[i], namespace), RowExclusiveLock))
-			return tables[i];
-	return NULL;
-}
-
 static void
 plan_work(void *argument)
 {
@@ -406,9 +370,8 @@ plan_work(void *argument)
 	int asking = 0;
 	int i;
 
-	kt_owner_begin(&owner);
-	be_patient();
-	sync->locked = find_locked();
+	kt_background_begin(&owner);
+	sync->locked = kt_background_locked();
 	if (sync->locked != NULL)
 	{
 		kt_owner_end(&owner);
@@ -508,21 +471,10 @@ kt_sync_stop(KtSync *sync)
 
 /* ---- what a list brings ---------------------------------------------------------------------------------- */
 
-typedef struct Storing
-{
-	Poll *poll;
-	int changed;
-	int bound;
-	KtBinding *bindings;
-	int nbindings;
-	const KtBinding *binding;
-} Storing;
-
 /* Whether calls have passed unseen since the list before; and how many are new, for the next interval. */
 static bool
-passed_unseen(Poll *poll, int *fresh)
+passed_unseen(Poll *poll, const KtListRead *read, int *fresh)
 {
-	const KtListRead *read = &poll->read;
 	TimestampTz oldest = DT_NOEND;
 	TimestampTz newest = poll->newest;
 	bool gap;
@@ -542,119 +494,6 @@ passed_unseen(Poll *poll, int *fresh)
 	gap = !read->whole && poll->newest != 0 && oldest != DT_NOEND && oldest > poll->newest;
 	poll->newest = newest;
 	return gap;
-}
-
-static void
-store_work(void *argument)
-{
-	Storing *storing = argument;
-	Poll *poll = storing->poll;
-	MemoryContext caller = MemoryContextSwitchTo(poll->memory);
-	KtOwner owner;
-
-	poll->read.n = poll->answer.ncalls;
-	poll->read.calls = kt_mirror_convert(poll->answer.calls, poll->answer.ncalls);
-	poll->read.whole = poll->list == 0 && kt_mirror_is_whole(&poll->answer);
-	MemoryContextSwitchTo(caller);
-	kt_owner_begin(&owner);
-	be_patient();
-	if (!poll->knows_newest)
-		poll->newest = kt_mirror_newest(poll->account_id);
-	storing->changed = kt_mirror_store(poll->read.calls, poll->read.n);
-	kt_owner_end(&owner);
-}
-
-/* In a unit of its own: what a user's trigger on the events raises costs the mirror nothing. */
-static void
-verify_work(void *argument)
-{
-	Poll *poll = ((Storing *) argument)->poll;
-	const char **call_ids = palloc((poll->answer.ncalls + LATE_EVENTS) * sizeof(char *));
-	char **late = palloc(LATE_EVENTS * sizeof(char *));
-	KtOwner owner;
-	int nlate;
-	int n = 0;
-	int i;
-
-	for (i = 0; i < poll->answer.ncalls; i++)
-		if (poll->answer.calls[i].call_id != NULL)
-			call_ids[n++] = poll->answer.calls[i].call_id;
-	kt_owner_begin(&owner);
-	be_patient();
-	nlate = kt_mirror_late_events(late, LATE_EVENTS);
-	for (i = 0; i < nlate; i++)
-		call_ids[n++] = kt_convert_to_utf8(late[i]);
-	(void) kt_events_verify_listed(call_ids, n);
-	kt_owner_end(&owner);
-}
-
-static void
-reconcile_work(void *argument)
-{
-	Storing *storing = argument;
-	Poll *poll = storing->poll;
-	KtBinding *bindings = NULL;
-	KtOwner owner;
-	int n;
-	int i;
-
-	kt_owner_begin(&owner);
-	be_patient();
-	n = kt_reconcile(poll->account_id, &poll->read, poll->sync->trusted_since, &poll->sightings,
-	                 &bindings);
-	storing->bindings = MemoryContextAlloc(poll->memory, Max(n, 1) * sizeof(KtBinding));
-	for (i = 0; i < n; i++)
-	{
-		storing->bindings[i] = bindings[i];
-		storing->bindings[i].call_id = MemoryContextStrdup(poll->memory, bindings[i].call_id);
-		storing->bindings[i].how = MemoryContextStrdup(poll->memory, bindings[i].how);
-	}
-	storing->nbindings = n;
-	kt_owner_end(&owner);
-}
-
-static void
-bind_work(void *argument)
-{
-	Storing *storing = argument;
-	const char *call_id = storing->binding->call_id;
-	KtOwner owner;
-
-	kt_owner_begin(&owner);
-	be_patient();
-	storing->bound =
-		kt_queue_bind(&storing->binding->request_id, &call_id, 1, storing->binding->how);
-	kt_owner_end(&owner);
-}
-
-static bool
-run_unit(const char *activity, KtXactWork work, void *argument)
-{
-	return kt_xact_run(activity, work, argument, NULL, NULL, 0) == KT_XACT_DONE;
-}
-
-/* What the list of all calls says about unknown requests. A binding that fails comes back with the next list. */
-static void
-reconcile(Storing *storing)
-{
-	KtSlot *slot = storing->poll->sync->slot;
-	int i;
-
-	if (!run_unit("reconciling unknown requests", reconcile_work, storing))
-		return;
-	for (i = 0; i < storing->nbindings; i++)
-	{
-		storing->binding = &storing->bindings[i];
-		storing->bound = 0;
-		if (!run_unit("binding a request to its call", bind_work, storing) || storing->bound == 0)
-			continue;
-		kt_count(slot, KT_COUNT_SYNC_BOUND, 1);
-		ereport(
-			LOG,
-			(errmsg("kridtech: the list of calls shows which call the unknown request " INT64_FORMAT
-		            " has become",
-		            storing->binding->request_id)));
-	}
 }
 
 /* How often the traffic demands the list, from how many calls were new in it. It eases off slowly. */
@@ -699,8 +538,7 @@ learn_work(void *argument)
 	KtGates *gates = poll->sync->gates;
 	KtOwner owner;
 
-	kt_owner_begin(&owner);
-	be_patient();
+	kt_background_begin(&owner);
 	kt_gate_learn(&gates->gates[kt_gate_find(gates, poll->account_id)], KT_EFFECT_RATE,
 	              poll->retry_after, "the list of calls was refused (HTTP status 429)");
 	kt_owner_end(&owner);
@@ -708,24 +546,26 @@ learn_work(void *argument)
 
 /* The list of all calls is stored: what it says of gaps and of unknown requests. */
 static void
-take_all(Storing *storing)
+take_all(Poll *poll, KtIntake *intake)
 {
-	Poll *poll = storing->poll;
 	KtGate *gate = &poll->sync->gates->gates[kt_gate_find(poll->sync->gates, poll->account_id)];
 	int fresh;
-	bool gap = passed_unseen(poll, &fresh);
+	bool gap;
 
+	if (!poll->knows_newest)
+		poll->newest = intake->newest;
 	poll->knows_newest = true;
+	gap = passed_unseen(poll, &intake->read, &fresh);
 	if (gap)
 	{
 		poll->gap_at = GetCurrentTimestamp();
 		kt_count(poll->sync->slot, KT_COUNT_SYNC_GAPS, 1);
 	}
 	learn_traffic(poll, gap, fresh);
-	poll->idle = storing->changed > 0 ? 0 : Min(poll->idle + 1, MAX_IDLE);
+	poll->idle = intake->changed > 0 ? 0 : Min(poll->idle + 1, MAX_IDLE);
 	if (!gate->has_pause)
 		gate->failures = 0; /* the API answers, and refuses nothing for its rate */
-	reconcile(storing);
+	kt_intake_reconcile(intake);
 }
 
 static bool
@@ -737,31 +577,32 @@ is_usable(KtOutcome outcome)
 static void
 take(Poll *poll)
 {
-	Storing storing = {.poll = poll};
-	KtSlot *slot = poll->sync->slot;
+	KtIntake intake = {.account_id = poll->account_id,
+	                   .slot = poll->sync->slot,
+	                   .memory = poll->memory,
+	                   .answer = &poll->answer,
+	                   .filtered = poll->list > 0,
+	                   .read = poll->read,
+	                   .trusted_since = poll->sync->trusted_since,
+	                   .sightings = &poll->sightings};
 
-	kt_count(slot, KT_COUNT_SYNC_POLLS, 1);
+	kt_count(intake.slot, KT_COUNT_SYNC_POLLS, 1);
 	if (poll->outcome == KT_OUTCOME_RATE_LIMITED)
-		(void) run_unit("recording the API's rate limit", learn_work, poll);
-	poll->not_stored =
-		is_usable(poll->outcome) && !run_unit("storing the list of calls", store_work, &storing);
+		(void) kt_xact_run("recording the API's rate limit", learn_work, poll, NULL, NULL, 0);
+	poll->not_stored = is_usable(poll->outcome) && !kt_intake_store(&intake);
 	if (!is_usable(poll->outcome) || poll->not_stored)
 	{
 		fail(poll);
 		return;
 	}
 	poll->failures = 0;
-	kt_count(slot, KT_COUNT_SYNC_ROWS, storing.changed);
-	(void) run_unit("verifying events by the list", verify_work, &storing);
+	kt_count(intake.slot, KT_COUNT_SYNC_ROWS, intake.changed);
+	kt_intake_verify(&intake);
 	if (poll->list == 0)
-		take_all(&storing);
-	if (poll->list < KT_LIST_STATUSES && !poll->read.whole)
-		poll->list++;
-	else
-	{
-		poll->list = 0;
+		take_all(poll, &intake);
+	poll->list = poll->list < KT_LIST_STATUSES && !intake.read.whole ? poll->list + 1 : 0;
+	if (poll->list == 0)
 		poll->done_at = GetCurrentTimestamp();
-	}
 	rest(poll);
 }
 
@@ -783,7 +624,8 @@ watch_clock(KtSync *sync)
 static void
 plan(KtSync *sync)
 {
-	bool done = run_unit("planning which list of calls to read", plan_work, sync);
+	bool done = kt_xact_run("planning which list of calls to read", plan_work, sync, NULL, NULL,
+	                        0) == KT_XACT_DONE;
 	int i;
 
 	for (i = 0; i < sync->n; i++)

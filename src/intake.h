@@ -1,0 +1,36 @@
+/*
+ * What a list of calls brings: rows of the mirror, proof for events, calls for unknown requests. Each in units of
+ * work of its own, so that a failure of one costs the others nothing.
+ */
+#ifndef KT_INTAKE_H
+#define KT_INTAKE_H
+
+#include "reconcile.h"
+#include "shmem.h"
+
+typedef struct KtIntake
+{
+	const char *account_id;
+	KtSlot *slot; /* counters */
+	MemoryContext memory;
+	const KtApiAnswer *answer;
+	bool filtered;   /* by status: it is not a list of all calls */
+	KtListRead read; /* read_at and the skew are the caller's, the rest kt_intake_store()'s */
+	TimestampTz trusted_since;
+	KtSightings *sightings;
+
+	TimestampTz
+		newest;  /* out: the newest call of the account that the mirror held before; 0: none */
+	int changed; /* out: rows of the mirror added or changed */
+} KtIntake;
+
+/* Brings the list into the mirror. False when that failed. */
+extern bool kt_intake_store(KtIntake *intake);
+
+/* Events whose call the API lists become verified. */
+extern void kt_intake_verify(KtIntake *intake);
+
+/* Unknown requests that this list, of all calls, and one before it agree on are bound. */
+extern void kt_intake_reconcile(KtIntake *intake);
+
+#endif /* KT_INTAKE_H */
