@@ -161,8 +161,8 @@ set_parameters(NewEvent *item)
 	" WHERE NOT h.live AND h.request_id = v.named)"
 
 /*
- * A request with this call_id; else the attempt that sent this ref, unless its answer named another call. $14:
- * whether an event that neither verifies is taken.
+ * A request with this call_id; else the attempt that sent this ref, unless its answer named another call; else
+ * the API's list. $14: whether an event that none of them verifies is taken.
  */
 #define INSERT_EVENTS(source)                                                                \
 	"INSERT INTO kridtech.webhook_events AS e (call_id, status, duration_ms, transcript,"    \
@@ -171,14 +171,17 @@ set_parameters(NewEvent *item)
 	" v.transcript, v.recording_url, v.dynamic_variables, v.variables, v.raw,"               \
 	" v.remote_addr::inet, v.deliveries, v.received_at, coalesce(r.id, a.request_id),"       \
 	" CASE WHEN r.id IS NOT NULL THEN 'request'"                                             \
-	" WHEN a.request_id IS NOT NULL THEN 'correlation' END FROM " source                     \
+	" WHEN a.request_id IS NOT NULL THEN 'correlation'"                                      \
+	" WHEN c.call_id IS NOT NULL THEN 'api' END FROM " source                                \
 	" AS v (call_id, status, duration_ms, transcript, recording_url, dynamic_variables,"     \
 	" variables, raw, remote_addr, deliveries, received_at, ref, named)"                     \
 	" LEFT JOIN kridtech.call_requests AS r ON r.call_id = v.call_id"                        \
 	" LEFT JOIN LATERAL (SELECT t.request_id FROM " NAMED_ATTEMPTS " AS t"                   \
 	" WHERE r.id IS NULL AND t.ref = v.ref AND (t.call_id IS NULL OR t.call_id = v.call_id)" \
 	" LIMIT 1) AS a ON true"                                                                 \
-	" WHERE $14 OR r.id IS NOT NULL OR a.request_id IS NOT NULL"                             \
+	" LEFT JOIN LATERAL (SELECT l.call_id FROM kridtech.calls AS l"                          \
+	" WHERE r.id IS NULL AND a.request_id IS NULL AND l.call_id = v.call_id) AS c ON true"   \
+	" WHERE $14 OR r.id IS NOT NULL OR a.request_id IS NOT NULL OR c.call_id IS NOT NULL"    \
 	" ON CONFLICT (call_id) DO NOTHING RETURNING e.call_id, e.verified_by, e.request_id"
 
 static KtStatement insert_event = {

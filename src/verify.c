@@ -64,11 +64,13 @@ static char *walk_call_id = NULL;
 static int64 walk_bytes = 0;
 
 static KtStatement walk_events = {
-	"SELECT e.call_id, e.received_at, octet_length(e.raw)::int8, r.id FROM"
-	" (SELECT u.call_id, u.received_at, u.raw FROM kridtech.webhook_events AS u"
+	"SELECT e.call_id, e.received_at, e.bytes, r.id, l.call_id FROM"
+	" (SELECT u.call_id, u.received_at, octet_length(u.raw)::int8 AS bytes"
+	" FROM kridtech.webhook_events AS u"
 	" WHERE u.verified_by IS NULL AND (u.received_at, u.call_id) > ($1, $2)"
 	" ORDER BY u.received_at, u.call_id LIMIT $3) AS e"
-	" LEFT JOIN kridtech.call_requests AS r ON r.call_id = e.call_id",
+	" LEFT JOIN kridtech.call_requests AS r ON r.call_id = e.call_id"
+	" LEFT JOIN kridtech.calls AS l ON l.call_id = e.call_id ORDER BY e.received_at, e.call_id",
 	SPI_OK_SELECT,
 	{TIMESTAMPTZOID, TEXTOID, INT8OID},
 	NULL};
@@ -84,15 +86,42 @@ static KtStatement set_verified = {
 	{TEXTARRAYOID, INT8ARRAYOID, TEXTOID},
 	NULL};
 
+/* Events that one source verifies. */
+typedef struct Found
+{
+	KtParameter *call_ids;
+	KtParameter *request_ids;
+	int n;
+} Found;
+
+static Found
+find_none(int max)
+{
+	Found found = {palloc(Max(max, 1) * sizeof(KtParameter)),
+	               palloc(Max(max, 1) * sizeof(KtParameter)), 0};
+
+	return found;
+}
+
+/* request_id 0: none. */
+static void
+add(Found *found, const char *call_id, int64 request_id)
+{
+	found->call_ids[found->n] = text_parameter(call_id);
+	found->request_ids[found->n] = int64_parameter(request_id);
+	found->request_ids[found->n].isnull = request_id == 0;
+	found->n++;
+}
+
 static int
-verify(const KtParameter *call_ids, const KtParameter *request_ids, int n, const char *how)
+verify(const Found *found, const char *how)
 {
 	Datum values[3];
 
-	if (n == 0)
+	if (found->n == 0)
 		return 0;
-	values[0] = kt_statement_array(TEXTOID, call_ids, n);
-	values[1] = kt_statement_array(INT8OID, request_ids, n);
+	values[0] = kt_statement_array(TEXTOID, found->call_ids, found->n);
+	values[1] = kt_statement_array(INT8OID, found->request_ids, found->n);
 	values[2] = CStringGetTextDatum(how);
 	return (int) kt_statement_run(&set_verified, values, NULL);
 }
@@ -122,12 +151,11 @@ move_on(uint64 row)
 static bool
 walk(int *changed)
 {
-	KtParameter call_ids[WALK_ROWS];
-	KtParameter request_ids[WALK_ROWS];
+	Found requested = find_none(WALK_ROWS);
+	Found listed = find_none(WALK_ROWS);
 	Datum values[3];
 	uint64 rows;
 	uint64 i;
-	int n = 0;
 
 	values[0] = TimestampTzGetDatum(walk_at);
 	values[1] = CStringGetTextDatum(walk_call_id == NULL ? "" : walk_call_id);
@@ -135,22 +163,20 @@ walk(int *changed)
 	rows = kt_statement_run(&walk_events, values, NULL);
 	for (i = 0; i < rows; i++)
 	{
-		bool isnull;
+		int64 request_id = kt_statement_int64(i, 4);
 
-		(void) kt_statement_datum(i, 4, &isnull);
-		if (isnull)
-			walk_bytes += kt_statement_int64(i, 3) + KT_ROW_BYTES;
+		if (request_id != 0)
+			add(&requested, kt_statement_text(i, 1), request_id);
+		else if (kt_statement_text(i, 5) != NULL)
+			add(&listed, kt_statement_text(i, 1), 0);
 		else
-		{
-			call_ids[n] = text_parameter(kt_statement_text(i, 1));
-			request_ids[n++] = int64_parameter(kt_statement_int64(i, 4));
-		}
+			walk_bytes += kt_statement_int64(i, 3) + KT_ROW_BYTES;
 	}
 	if (rows < WALK_ROWS)
 		end_round();
 	else
 		move_on(rows - 1);
-	*changed = verify(call_ids, request_ids, n, "request");
+	*changed = verify(&requested, "request") + verify(&listed, "api");
 	return rows < WALK_ROWS;
 }
 
@@ -163,7 +189,8 @@ kt_events_verify(long *again_ms)
 	*again_ms = ROUND_PAUSE;
 	kt_owner_begin(&owner);
 	if (lock_at_once("webhook_events", RowExclusiveLock) &&
-	    lock_at_once("call_requests", AccessShareLock) && !walk(&changed))
+	    lock_at_once("call_requests", AccessShareLock) && lock_at_once("calls", AccessShareLock) &&
+	    !walk(&changed))
 		*again_ms = WALK_PAUSE;
 	kt_owner_end(&owner);
 	return changed;
@@ -172,21 +199,19 @@ kt_events_verify(long *again_ms)
 int
 kt_events_verify_listed(const char *const *call_ids, int n)
 {
-	KtParameter *elements = palloc(Max(n, 1) * sizeof(KtParameter));
-	KtParameter none = {0, true};
-	KtParameter *nobody = palloc(Max(n, 1) * sizeof(KtParameter));
 	KtOwner owner;
 	int changed = 0;
 	int i;
 
-	for (i = 0; i < n; i++)
-	{
-		elements[i] = text_parameter(kt_convert_to_server(call_ids[i]));
-		nobody[i] = none;
-	}
 	kt_owner_begin(&owner);
 	if (lock_at_once("webhook_events", RowExclusiveLock))
-		changed = verify(elements, nobody, n, "api");
+	{
+		Found listed = find_none(n);
+
+		for (i = 0; i < n; i++)
+			add(&listed, kt_convert_to_server(call_ids[i]), 0);
+		changed = verify(&listed, "api");
+	}
 	kt_owner_end(&owner);
 	return changed;
 }

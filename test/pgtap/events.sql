@@ -148,6 +148,10 @@ SELECT is(test.echo('call_redialled', to_json(left(test.ref(1002), 31) || '7')::
 SELECT is(test.echo('call_near', to_json(left(test.ref(1002), 31) || '6')::text), '(,)', 'nor one that names a request but was not sent for it');
 SELECT is(test.echo('call_odd_' || n, ref), '(,)', 'nor ' || ref)
   FROM (VALUES (1, '"2"'), (2, 'null'), (3, '22222222222222222222222222222222'), (4, '["' || test.ref(1002) || '"]'), (5, '"' || test.ref(1002) || '5"'), (6, '""'), (7, '"' || upper(test.ref(1002)) || '"')) AS o(n, ref);
+INSERT INTO kridtech.calls (call_id) VALUES ('call_listed'), ('call_ours_listed');
+INSERT INTO kridtech.call_requests (id, to_number, state, call_id) VALUES (1005, '+14155550105', 'placed', 'call_ours_listed');
+SELECT is(test.echo('call_listed', 'null'), '(api,)', 'a call that the API has listed is verified by that');
+SELECT is(test.echo('call_ours_listed', 'null'), '(request,1005)', 'but by its request, where it has one');
 SELECT is(test.deliver('{"callId": "call_as_object", "dynamicVariables": {"kridtech_ref": "' || test.ref(1002) || '"}}'), true, 'a ref');
 SELECT is((verified_by, request_id)::text, '(correlation,1002)', 'may come as an object''s member') FROM test.event('call_as_object');
 
