@@ -34,6 +34,7 @@
 #include "settings.h"
 #include "shmem.h"
 #include "readiness.h"
+#include "retention.h"
 #include "stock.h"
 #include "storage/ipc.h"
 #include "sync.h"
@@ -99,6 +100,7 @@ typedef struct Dialer
 	KtAir air;
 	KtStock stock;
 	KtSync *sync;
+	KtRetention retention;
 	Sweep sweeps[NSWEEPS];
 
 	bool look;            /* something may have been queued since the last scan */
@@ -754,7 +756,8 @@ next_deadline(const Dialer *d)
 	if (d->readiness.ready && kt_air_free_places(&d->air) > 0)
 		deadline = earlier(deadline, next_claim(d, kt_http_now()));
 	if (d->readiness.ready)
-		deadline = earlier(deadline, kt_sync_deadline(d->sync));
+		deadline = earlier(earlier(deadline, kt_sync_deadline(d->sync)),
+		                   kt_retention_deadline(&d->retention));
 	for (i = 0; i < d->air.size && d->air.landed > 0; i++)
 		if (d->air.flights[i].taken && d->air.flights[i].landed)
 			deadline = earlier(deadline, d->air.flights[i].retry_at);
@@ -830,6 +833,7 @@ make_dialer(KtSlot *slot)
 	kt_gate_init(&d->gates, context);
 	kt_air_init(&d->air, context, slot, &d->gates);
 	kt_stock_init(&d->stock, context);
+	kt_retention_init(&d->retention, slot);
 	d->sync = kt_sync_create(context, slot, &d->air, &d->gates);
 	for (kind = 0; kind < NSWEEPS; kind++)
 		d->sweeps[kind].kind = (SweepKind) kind;
@@ -879,7 +883,10 @@ kridtech_dialer_main(Datum argument)
 			work(d);
 		}
 		if (d->readiness.ready)
+		{
 			kt_sync_work(d->sync);
+			kt_retention_work(&d->retention);
+		}
 		wait_for_something(d);
 	}
 	drain(d);

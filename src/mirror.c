@@ -13,6 +13,7 @@
 #include "background.h"
 #include "catalog/pg_type.h"
 #include "convert.h"
+#include "settings.h"
 #include "statement.h"
 #include "utils/builtins.h"
 
@@ -135,7 +136,7 @@ column_of(const KtMirrorCall *calls, int n, int field)
  * What is there already is compared before anything is locked; ON CONFLICT is for another process that stores
  * the same call at the same moment, and merges again with what that one wrote. In the order of callIds, so
  * that two of them do not wait for each other crosswise. A call that is listed twice counts once, in its
- * furthest state.
+ * furthest state. What kridtech.retention has removed, and the API still lists, does not come back.
  */
 static KtStatement store_calls = {
 	"WITH listed AS MATERIALIZED (SELECT DISTINCT ON (v.call_id) v.call_id, v.account_id, v.direction,"
@@ -149,7 +150,7 @@ static KtStatement store_calls = {
 			" SELECT l.call_id, " COLUMNS(
 				"l.") ", clock_timestamp()"
 					  " FROM listed AS l LEFT JOIN kridtech.calls AS c ON c.call_id = l.call_id"
-					  " WHERE c.call_id IS NULL OR (" ALL_MERGED("c", "l") ") IS DISTINCT FROM (" COLUMNS(
+					  " WHERE c.call_id IS NULL AND (l.created_at >= $10) IS NOT FALSE OR c.call_id IS NOT NULL AND (" ALL_MERGED("c", "l") ") IS DISTINCT FROM (" COLUMNS(
 						  "c.") ")"
 								" ORDER BY l.call_id"
 								" ON CONFLICT (call_id) DO UPDATE SET (" COLUMNS("") ", synced_at) = ROW (" ALL_MERGED(
@@ -160,17 +161,19 @@ static KtStatement store_calls = {
 													"excluded") ") IS DISTINCT FROM (" COLUMNS("t.") ")",
 	SPI_OK_INSERT,
 	{TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
-     TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID},
+     TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID},
 	NULL};
 
 int
 kt_mirror_store(const KtMirrorCall *calls, int n)
 {
-	Datum values[NFIELDS];
+	Datum values[NFIELDS + 1];
 	int field;
 
 	for (field = 0; field < NFIELDS; field++)
 		values[field] = column_of(calls, n, field);
+	values[NFIELDS] = TimestampTzGetDatum(
+		kt_retention == 0 ? DT_NOBEGIN : GetCurrentTimestamp() - kt_retention * USECS_PER_SEC);
 	kt_background_prefer_indexes();
 	return (int) kt_statement_run(&store_calls, values, NULL);
 }

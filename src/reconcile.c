@@ -150,14 +150,15 @@ load_attempts(Case *c, TimestampTz trusted_since)
 /* ---- the calls ------------------------------------------------------------------------------------------ */
 
 #define CALL_COLUMNS                                                                \
-	"c.call_id, c.account_id, c.direction, c.to_number, c.created_at,"              \
-	" EXISTS (SELECT FROM kridtech.call_requests AS r WHERE r.call_id = c.call_id)" \
+	"c.account_id, c.direction, c.to_number, c.created_at,"                         \
+	" EXISTS (SELECT FROM kridtech.call_requests AS r WHERE r.call_id = v.call_id)" \
 	" OR coalesce(e.verified_by = 'correlation', false), e.variables IS NOT NULL,"  \
 	" jsonb_extract_path_text(e.variables, 'kridtech_ref')"
 
 /* One row for each callId, in their order; what the list does not tell of a call, an earlier one may have. */
 static KtStatement listed_calls = {
-	"SELECT " CALL_COLUMNS " FROM unnest($1) WITH ORDINALITY AS v (call_id, n)"
+	"SELECT v.call_id, " CALL_COLUMNS ", c.call_id IS NOT NULL"
+	" FROM unnest($1) WITH ORDINALITY AS v (call_id, n)"
 	" LEFT JOIN kridtech.calls AS c ON c.call_id = v.call_id"
 	" LEFT JOIN kridtech.webhook_events AS e ON e.call_id = v.call_id ORDER BY v.n",
 	SPI_OK_SELECT,
@@ -166,11 +167,12 @@ static KtStatement listed_calls = {
 
 /* Those of the zones that the list does not show. */
 static KtStatement other_calls = {
-	"SELECT DISTINCT " CALL_COLUMNS " FROM unnest($2, $3) AS z (since, until) CROSS JOIN LATERAL"
-	" (SELECT m.* FROM kridtech.calls AS m WHERE m.created_at BETWEEN z.since AND z.until"
-	" LIMIT " MAX_IN_ZONE_TEXT
-	") AS c LEFT JOIN kridtech.webhook_events AS e ON e.call_id = c.call_id"
-	" WHERE c.call_id <> ALL ($1)",
+	"SELECT v.call_id, " CALL_COLUMNS " FROM (SELECT DISTINCT m.call_id FROM unnest($2, $3)"
+	" AS z (since, until) CROSS JOIN LATERAL (SELECT q.call_id FROM kridtech.calls AS q"
+	" WHERE q.created_at BETWEEN z.since AND z.until LIMIT " MAX_IN_ZONE_TEXT ") AS m) AS v"
+	" JOIN kridtech.calls AS c ON c.call_id = v.call_id"
+	" LEFT JOIN kridtech.webhook_events AS e ON e.call_id = v.call_id"
+	" WHERE v.call_id <> ALL ($1)",
 	SPI_OK_SELECT,
 	{TEXTARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID},
 	NULL};
@@ -192,11 +194,10 @@ take_call(KtMatchCall *call, uint64 row, bool listed)
 	call->listed = listed;
 }
 
-/* A row without a callId is nowhere but in the list. */
+/* What the mirror does not hold: a row without a callId, or one older than kridtech.retention. */
 static void
-take_nameless(KtMatchCall *call, const KtMirrorCall *row)
+take_row(KtMatchCall *call, const KtMirrorCall *row)
 {
-	memset(call, 0, sizeof(*call));
 	call->account_id = row->account_id;
 	call->direction = row->direction;
 	call->number = row->to_number;
@@ -257,10 +258,14 @@ load_calls(Case *c)
 	c->calls = palloc0((read->n + 1) * sizeof(KtMatchCall));
 	(void) kt_statement_run(&listed_calls, values, NULL);
 	for (n = 0, i = 0; n < read->n; n++)
+	{
+		bool mirrored = read->calls[n].call_id != NULL && bool_at(i, 9);
+
 		if (read->calls[n].call_id != NULL)
 			take_call(&c->calls[n], i++, true);
-		else
-			take_nameless(&c->calls[n], &read->calls[n]);
+		if (!mirrored)
+			take_row(&c->calls[n], &read->calls[n]);
+	}
 	zones(c, &values[1], &values[2]);
 	rows = kt_statement_run(&other_calls, values, NULL);
 	c->calls = repalloc(c->calls, (n + rows + 1) * sizeof(KtMatchCall));
