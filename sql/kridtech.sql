@@ -284,7 +284,7 @@ COMMENT ON COLUMN kridtech.calls.direction IS 'outbound, inbound or web (directi
 COMMENT ON COLUMN kridtech.calls.to_number IS 'The number called, as the API lists it (toNumber)';
 COMMENT ON COLUMN kridtech.calls.call_status IS
 	'registered, ongoing, completed or failed (callStatus); it never goes back from completed or failed';
-COMMENT ON COLUMN kridtech.calls.duration IS 'Seconds (duration)';
+COMMENT ON COLUMN kridtech.calls.duration IS 'How long it took, in seconds (duration)';
 COMMENT ON COLUMN kridtech.calls.cost IS 'What it cost, in the API''s unit (cost)';
 COMMENT ON COLUMN kridtech.calls.created_at IS 'When it was created, by the API''s clock (createdAt)';
 COMMENT ON COLUMN kridtech.calls.first_name IS 'The first name the API lists (firstName)';
@@ -360,7 +360,7 @@ COMMENT ON COLUMN kridtech.missing_webhooks.reference IS 'The application''s own
 COMMENT ON COLUMN kridtech.missing_webhooks.account_id IS 'The account';
 COMMENT ON COLUMN kridtech.missing_webhooks.direction IS 'outbound, inbound or web';
 COMMENT ON COLUMN kridtech.missing_webhooks.to_number IS 'The number called';
-COMMENT ON COLUMN kridtech.missing_webhooks.duration IS 'Seconds';
+COMMENT ON COLUMN kridtech.missing_webhooks.duration IS 'How long it took, in seconds';
 COMMENT ON COLUMN kridtech.missing_webhooks.cost IS 'What it cost, in the API''s unit';
 COMMENT ON COLUMN kridtech.missing_webhooks.created_at IS 'When the API created it';
 COMMENT ON COLUMN kridtech.missing_webhooks.synced_at IS 'When a list last brought something new of it';
