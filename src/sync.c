@@ -20,11 +20,11 @@
 
 #include "api.h"
 #include "background.h"
+#include "cadence.h"
 #include "catalog/pg_type.h"
 #include "extension.h"
 #include "intake.h"
 #include "miscadmin.h"
-#include "retry.h"
 #include "settings.h"
 #include "statement.h"
 #include "utils/builtins.h"
@@ -34,22 +34,9 @@
 /* After the dialer's start. */
 #define FIRST_US INT64CONST(1000000)
 
-/* An account's list is read so often while the end of one of its calls is awaited. */
-#define AWAITED_US INT64CONST(30000000)
-
 /* While an answer is lost: often enough to see the list several times as the request settles. */
 #define LOST_MIN_US INT64CONST(250000)
 #define LOST_MAX_US INT64CONST(15000000)
-
-/* However busy the account is. */
-#define LEAST_US INT64CONST(100000)
-#define BUSY_MIN_US INT64CONST(1000000)
-
-/* So many new calls are wanted between two lists of 100. */
-#define WANTED_NEW 50
-
-/* An interval is doubled so often when nothing changes. */
-#define MAX_IDLE 2
 
 /* Lists on the network at a time, of all accounts. */
 #define MAX_ASKING 4
@@ -71,13 +58,6 @@ typedef enum Phase
 	LANDED
 } Phase;
 
-typedef enum Urgency
-{
-	NOTHING_AWAITED,
-	END_AWAITED,
-	ANSWER_LOST
-} Urgency;
-
 typedef struct Poll
 {
 	KtGuest guest; /* first: what the network knows it by */
@@ -85,7 +65,7 @@ typedef struct Poll
 	char *account_id;
 	bool in_use; /* as of the last plan */
 	bool shut;   /* the gate is */
-	Urgency urgency;
+	KtCadence cadence;
 	Phase phase;
 	int list; /* 0: all calls; n: of kt_list_statuses[n - 1] */
 
@@ -98,13 +78,9 @@ typedef struct Poll
 	KtApiAnswer answer;
 	KtListRead read;
 
-	int64 rested_at; /* when the last list was stored, on kt_http_now()'s clock; 0: none was */
-	int64 asked_at;  /* when the last list of all calls was asked for; 0: none was */
-	int64 retry_at;  /* after a failure */
-	int failures;    /* in a row */
-	bool not_stored; /* the last one was ours, not the API's */
-	int idle;        /* how often the interval is doubled */
-	int64 busy_us;   /* the interval that the traffic demands, 0: none */
+	int64
+		filtered_at; /* when the lists by status were begun last, on kt_http_now()'s clock; 0: never */
+	bool not_stored; /* the last failure was ours, not the API's */
 	bool knows_newest;
 	TimestampTz newest; /* call that was listed; 0: none */
 	TimestampTz done_at;
@@ -143,44 +119,21 @@ kt_sync_create(MemoryContext context, KtSlot *slot, KtAir *air, KtGates *gates)
 
 /* ---- when ----------------------------------------------------------------------------------------------- */
 
-/* How often it is looked whether an answer was lost. */
-static int64
-look_us(void)
+static KtCadenceRules
+rules(void)
 {
-	int64 us = Min(Max((int64) kt_settle_time * 1000 / 4, LOST_MIN_US), LOST_MAX_US);
+	KtCadenceRules rules = {.interval = (int64) kt_sync_interval * 1000};
 
-	return Max(Min(us, (int64) kt_sync_interval * 1000), LEAST_US);
-}
-
-static int64
-interval_of(const Poll *poll)
-{
-	int64 us = ((int64) kt_sync_interval * 1000) << poll->idle;
-
-	switch (poll->urgency)
-	{
-		case ANSWER_LOST:
-			us = Min(us, look_us());
-			break;
-		case END_AWAITED:
-			us = Min(us, AWAITED_US);
-			break;
-		case NOTHING_AWAITED:
-			break;
-	}
-	if (poll->busy_us > 0)
-		us = Min(us, poll->busy_us);
-	return Max(us, LEAST_US);
+	rules.lost = Min(Max((int64) kt_settle_time * 1000 / 4, LOST_MIN_US), LOST_MAX_US);
+	return rules;
 }
 
 static int64
 due_at(const Poll *poll)
 {
-	if (poll->failures > 0)
-		return poll->retry_at;
-	if (poll->list > 0 || poll->rested_at == 0)
-		return 0;
-	return poll->rested_at + interval_of(poll);
+	KtCadenceRules now = rules();
+
+	return poll->list > 0 && poll->cadence.failures == 0 ? 0 : kt_cadence_due(&poll->cadence, &now);
 }
 
 /* An account whose gate is shut, or that finds no place on the network, is looked at with the next plan. */
@@ -190,7 +143,7 @@ set_plan(KtSync *sync)
 	int64 now = kt_http_now();
 	int i;
 
-	sync->plan_at = now + look_us();
+	sync->plan_at = now + Min(rules().lost, Max(rules().interval, LOST_MIN_US));
 	for (i = 0; i < sync->n; i++)
 		if (sync->polls[i]->in_use && sync->polls[i]->phase == RESTING &&
 		    due_at(sync->polls[i]) > now)
@@ -223,7 +176,7 @@ append_trouble(StringInfo words, const Poll *poll)
 		                 poll->http_status);
 	else
 		appendStringInfoString(words, kt_outcome_word(poll->outcome));
-	appendStringInfo(words, ", %d in a row", poll->failures);
+	appendStringInfo(words, ", %d in a row", poll->cadence.failures);
 }
 
 static void
@@ -250,12 +203,12 @@ report(KtSync *sync)
 		shut += poll->shut;
 		done = Min(done, poll->done_at);
 		next = Min(next, due_at(poll));
-		if (poll->failures > 0)
+		if (poll->cadence.failures > 0)
 			append_trouble(&more, poll);
 		if (poll->gap_at > now - GAP_SHOWN_US)
 			appendStringInfo(&more, "; gap: more than %d calls of account %s passed before %s",
 			                 KT_LIST_LIMIT, poll->account_id, timestamptz_to_str(poll->gap_at));
-		ok = ok && poll->failures == 0 && poll->gap_at <= now - GAP_SHOWN_US;
+		ok = ok && poll->cadence.failures == 0 && poll->gap_at <= now - GAP_SHOWN_US;
 	}
 	if (in_use == 0)
 		words = pstrdup("no account to poll: set kridtech.account_id");
@@ -342,7 +295,7 @@ find_accounts(KtSync *sync)
 		bool isnull;
 
 		poll->in_use = true;
-		poll->urgency = (Urgency) DatumGetInt32(kt_statement_datum(i, 2, &isnull));
+		poll->cadence.urgency = (KtUrgency) DatumGetInt32(kt_statement_datum(i, 2, &isnull));
 		(void) kt_gate_find(sync->gates, poll->account_id);
 	}
 }
@@ -406,7 +359,6 @@ rest(Poll *poll)
 	memset(&poll->request, 0, sizeof(poll->request));
 	poll->transfer = NULL;
 	poll->phase = RESTING;
-	poll->rested_at = kt_http_now();
 }
 
 static void
@@ -496,38 +448,15 @@ passed_unseen(Poll *poll, const KtListRead *read, int *fresh)
 	return gap;
 }
 
-/* How often the traffic demands the list, from how many calls were new in it. It eases off slowly. */
-static void
-learn_traffic(Poll *poll, bool gap, int fresh)
-{
-	int64 now = kt_http_now();
-	int64 elapsed = poll->asked_at != 0 ? now - poll->asked_at : 0;
-	int64 easier = poll->busy_us * 2;
-	int64 us = 0;
-
-	poll->asked_at = now;
-	if (elapsed == 0)
-		return;
-	if (gap)
-		us = elapsed / 4;
-	else if (fresh > 0)
-		us = elapsed * WANTED_NEW / fresh;
-	if (easier > 0 && (us == 0 || us > easier))
-		us = easier;
-	poll->busy_us = us < ((int64) kt_sync_interval * 1000) << MAX_IDLE ? Max(us, BUSY_MIN_US) : 0;
-	if (us == 0)
-		poll->busy_us = 0;
-}
-
 static void
 fail(Poll *poll)
 {
+	KtCadenceRules now = rules();
 	uint64 random = 0;
 
 	(void) pg_strong_random(&random, sizeof(random));
-	poll->failures++;
+	kt_cadence_failed(&poll->cadence, &now, kt_http_now(), random);
 	poll->list = 0;
-	poll->retry_at = kt_http_now() + Max(kt_retry_delay(poll->failures, random), interval_of(poll));
 	rest(poll);
 }
 
@@ -549,6 +478,7 @@ static void
 take_all(Poll *poll, KtIntake *intake)
 {
 	KtGate *gate = &poll->sync->gates->gates[kt_gate_find(poll->sync->gates, poll->account_id)];
+	KtCadenceRules now = rules();
 	int fresh;
 	bool gap;
 
@@ -561,11 +491,25 @@ take_all(Poll *poll, KtIntake *intake)
 		poll->gap_at = GetCurrentTimestamp();
 		kt_count(poll->sync->slot, KT_COUNT_SYNC_GAPS, 1);
 	}
-	learn_traffic(poll, gap, fresh);
-	poll->idle = intake->changed > 0 ? 0 : Min(poll->idle + 1, MAX_IDLE);
+	kt_cadence_stored(&poll->cadence, &now, kt_http_now(), fresh, gap, intake->changed > 0);
 	if (!gate->has_pause)
 		gate->failures = 0; /* the API answers, and refuses nothing for its rate */
 	kt_intake_reconcile(intake);
+}
+
+/* After the list of all calls those by status, where it does not hold all; but not with each of a busy account. */
+static int
+next_list(Poll *poll, bool whole)
+{
+	int64 now = kt_http_now();
+
+	if (poll->list == 0)
+	{
+		if (whole || (poll->filtered_at != 0 && now < poll->filtered_at + rules().interval))
+			return 0;
+		poll->filtered_at = now;
+	}
+	return (poll->list + 1) % (KT_LIST_STATUSES + 1);
 }
 
 static bool
@@ -595,12 +539,11 @@ take(Poll *poll)
 		fail(poll);
 		return;
 	}
-	poll->failures = 0;
 	kt_count(intake.slot, KT_COUNT_SYNC_ROWS, intake.changed);
 	kt_intake_verify(&intake);
 	if (poll->list == 0)
 		take_all(poll, &intake);
-	poll->list = poll->list < KT_LIST_STATUSES && !intake.read.whole ? poll->list + 1 : 0;
+	poll->list = next_list(poll, intake.read.whole);
 	if (poll->list == 0)
 		poll->done_at = GetCurrentTimestamp();
 	rest(poll);
