@@ -23,7 +23,7 @@
 #include "cadence.h"
 #include "catalog/pg_type.h"
 #include "extension.h"
-#include "intake.h"
+#include "listing.h"
 #include "miscadmin.h"
 #include "settings.h"
 #include "statement.h"
@@ -475,7 +475,7 @@ learn_work(void *argument)
 
 /* The list of all calls is stored: what it says of gaps and of unknown requests. */
 static void
-take_all(Poll *poll, KtIntake *intake)
+take_all(Poll *poll, KtListing *listing)
 {
 	KtGate *gate = &poll->sync->gates->gates[kt_gate_find(poll->sync->gates, poll->account_id)];
 	KtCadenceRules now = rules();
@@ -483,18 +483,18 @@ take_all(Poll *poll, KtIntake *intake)
 	bool gap;
 
 	if (!poll->knows_newest)
-		poll->newest = intake->newest;
+		poll->newest = listing->newest;
 	poll->knows_newest = true;
-	gap = passed_unseen(poll, &intake->read, &fresh);
+	gap = passed_unseen(poll, &listing->read, &fresh);
 	if (gap)
 	{
 		poll->gap_at = GetCurrentTimestamp();
 		kt_count(poll->sync->slot, KT_COUNT_SYNC_GAPS, 1);
 	}
-	kt_cadence_stored(&poll->cadence, &now, kt_http_now(), fresh, gap, intake->changed > 0);
+	kt_cadence_stored(&poll->cadence, &now, kt_http_now(), fresh, gap, listing->changed > 0);
 	if (!gate->has_pause)
 		gate->failures = 0; /* the API answers, and refuses nothing for its rate */
-	kt_intake_reconcile(intake);
+	kt_listing_reconcile(listing);
 }
 
 /* After the list of all calls those by status, where it does not hold all; but not with each of a busy account. */
@@ -521,29 +521,29 @@ is_usable(KtOutcome outcome)
 static void
 take(Poll *poll)
 {
-	KtIntake intake = {.account_id = poll->account_id,
-	                   .slot = poll->sync->slot,
-	                   .memory = poll->memory,
-	                   .answer = &poll->answer,
-	                   .filtered = poll->list > 0,
-	                   .read = poll->read,
-	                   .trusted_since = poll->sync->trusted_since,
-	                   .sightings = &poll->sightings};
+	KtListing listing = {.account_id = poll->account_id,
+	                     .slot = poll->sync->slot,
+	                     .memory = poll->memory,
+	                     .answer = &poll->answer,
+	                     .filtered = poll->list > 0,
+	                     .read = poll->read,
+	                     .trusted_since = poll->sync->trusted_since,
+	                     .sightings = &poll->sightings};
 
-	kt_count(intake.slot, KT_COUNT_SYNC_POLLS, 1);
+	kt_count(listing.slot, KT_COUNT_SYNC_POLLS, 1);
 	if (poll->outcome == KT_OUTCOME_RATE_LIMITED)
 		(void) kt_xact_run("recording the API's rate limit", learn_work, poll, NULL, NULL, 0);
-	poll->not_stored = is_usable(poll->outcome) && !kt_intake_store(&intake);
+	poll->not_stored = is_usable(poll->outcome) && !kt_listing_store(&listing);
 	if (!is_usable(poll->outcome) || poll->not_stored)
 	{
 		fail(poll);
 		return;
 	}
-	kt_count(intake.slot, KT_COUNT_SYNC_ROWS, intake.changed);
-	kt_intake_verify(&intake);
+	kt_count(listing.slot, KT_COUNT_SYNC_ROWS, listing.changed);
+	kt_listing_verify(&listing);
 	if (poll->list == 0)
-		take_all(poll, &intake);
-	poll->list = next_list(poll, intake.read.whole);
+		take_all(poll, &listing);
+	poll->list = next_list(poll, listing.read.whole);
 	if (poll->list == 0)
 		poll->done_at = GetCurrentTimestamp();
 	rest(poll);

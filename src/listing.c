@@ -6,7 +6,7 @@
  */
 #include "postgres.h"
 
-#include "intake.h"
+#include "listing.h"
 
 #include "background.h"
 #include "convert.h"
@@ -27,32 +27,32 @@ run_unit(const char *activity, KtXactWork work, void *argument)
 static void
 store_work(void *argument)
 {
-	KtIntake *intake = argument;
-	KtListRead *read = &intake->read;
-	MemoryContext caller = MemoryContextSwitchTo(intake->memory);
+	KtListing *listing = argument;
+	KtListRead *read = &listing->read;
+	MemoryContext caller = MemoryContextSwitchTo(listing->memory);
 	KtOwner owner;
 
-	read->n = intake->answer->ncalls;
-	read->calls = kt_mirror_convert(intake->answer->calls, read->n);
-	read->whole = !intake->filtered && kt_mirror_is_whole(intake->answer);
+	read->n = listing->answer->ncalls;
+	read->calls = kt_mirror_convert(listing->answer->calls, read->n);
+	read->whole = !listing->filtered && kt_mirror_is_whole(listing->answer);
 	MemoryContextSwitchTo(caller);
 	kt_background_begin(&owner);
-	intake->newest = kt_mirror_newest(intake->account_id);
-	intake->changed = kt_mirror_store(read->calls, read->n);
+	listing->newest = kt_mirror_newest(listing->account_id);
+	listing->changed = kt_mirror_store(read->calls, read->n);
 	kt_owner_end(&owner);
 }
 
 bool
-kt_intake_store(KtIntake *intake)
+kt_listing_store(KtListing *listing)
 {
-	intake->changed = 0;
-	return run_unit("storing the list of calls", store_work, intake);
+	listing->changed = 0;
+	return run_unit("storing the list of calls", store_work, listing);
 }
 
 static void
 verify_work(void *argument)
 {
-	const KtApiAnswer *answer = ((KtIntake *) argument)->answer;
+	const KtApiAnswer *answer = ((KtListing *) argument)->answer;
 	const char **call_ids = palloc((answer->ncalls + LATE_EVENTS) * sizeof(char *));
 	char **late = palloc(LATE_EVENTS * sizeof(char *));
 	KtOwner owner;
@@ -72,17 +72,17 @@ verify_work(void *argument)
 }
 
 void
-kt_intake_verify(KtIntake *intake)
+kt_listing_verify(KtListing *listing)
 {
-	(void) run_unit("verifying events by the list", verify_work, intake);
+	(void) run_unit("verifying events by the list", verify_work, listing);
 }
 
 /* ---- unknown requests ------------------------------------------------------------------------------------ */
 
 typedef struct Bindings
 {
-	KtIntake *intake;
-	KtBinding *items; /* in the intake's memory */
+	KtListing *listing;
+	KtBinding *items; /* in the listing's memory */
 	int n;
 	int current;
 	int bound;
@@ -92,21 +92,21 @@ static void
 judge_work(void *argument)
 {
 	Bindings *bindings = argument;
-	KtIntake *intake = bindings->intake;
+	KtListing *listing = bindings->listing;
 	KtBinding *found = NULL;
 	KtOwner owner;
 	int n;
 	int i;
 
 	kt_background_begin(&owner);
-	n = kt_reconcile(intake->account_id, &intake->read, intake->trusted_since, intake->sightings,
-	                 &found);
-	bindings->items = MemoryContextAlloc(intake->memory, Max(n, 1) * sizeof(KtBinding));
+	n = kt_reconcile(listing->account_id, &listing->read, listing->trusted_since,
+	                 listing->sightings, &found);
+	bindings->items = MemoryContextAlloc(listing->memory, Max(n, 1) * sizeof(KtBinding));
 	for (i = 0; i < n; i++)
 	{
 		bindings->items[i] = found[i];
-		bindings->items[i].call_id = MemoryContextStrdup(intake->memory, found[i].call_id);
-		bindings->items[i].how = MemoryContextStrdup(intake->memory, found[i].how);
+		bindings->items[i].call_id = MemoryContextStrdup(listing->memory, found[i].call_id);
+		bindings->items[i].how = MemoryContextStrdup(listing->memory, found[i].how);
 	}
 	bindings->n = n;
 	kt_owner_end(&owner);
@@ -126,9 +126,9 @@ bind_work(void *argument)
 }
 
 void
-kt_intake_reconcile(KtIntake *intake)
+kt_listing_reconcile(KtListing *listing)
 {
-	Bindings bindings = {.intake = intake};
+	Bindings bindings = {.listing = listing};
 
 	if (!run_unit("reconciling unknown requests", judge_work, &bindings))
 		return;
@@ -137,7 +137,7 @@ kt_intake_reconcile(KtIntake *intake)
 		bindings.bound = 0;
 		if (!run_unit("binding a request to its call", bind_work, &bindings) || bindings.bound == 0)
 			continue;
-		kt_count(intake->slot, KT_COUNT_SYNC_BOUND, 1);
+		kt_count(listing->slot, KT_COUNT_SYNC_BOUND, 1);
 		ereport(
 			LOG,
 			(errmsg("kridtech: the list of calls shows which call the unknown request " INT64_FORMAT
