@@ -861,7 +861,7 @@ kridtech_dialer_main(Datum argument)
 	Dialer *d;
 
 	kt_worker_signals();
-	slot = kt_worker_attach(database);
+	slot = kt_worker_attach(database, KT_DIALER);
 	kt_worker_connect(database);
 	d = make_dialer(slot);
 	take_settings(d);

@@ -33,6 +33,20 @@ extern int kt_retry_limit;    /* attempts that provably sent nothing */
 extern int kt_webhook_max_unverified;
 extern int kt_webhook_max_inbox;
 
+/* The receiver's. */
+extern char *kt_webhook_listen;     /* read by listen.c, once, in the postmaster */
+extern char *kt_webhook_path;       /* begins with a slash */
+extern char *kt_webhook_token_file; /* '' : the path alone */
+extern char *kt_webhook_tls_cert_file;
+extern char *kt_webhook_tls_key_file;
+extern int kt_webhook_max_body; /* bytes */
+extern int kt_webhook_max_connections;
+extern int kt_webhook_max_per_address;   /* connections; 0: no limit */
+extern char *kt_webhook_trusted_proxies; /* judged by kt_netaddr_next_network() already */
+extern int kt_webhook_header_timeout;    /* milliseconds, as the next two */
+extern int kt_webhook_body_timeout;
+extern int kt_webhook_idle_timeout;
+
 /* The names in kridtech.databases: a list of palloc'd strings, each once. */
 extern struct List *kt_settings_databases(void);
 
