@@ -5,6 +5,7 @@ use warnings;
 
 use Dialing;
 use Kridtech;
+use POSIX ();
 use Test::More;
 use Time::HiRes qw(sleep time);
 
@@ -68,11 +69,12 @@ $d->sql_becomes(q{SELECT verified_by FROM kridtech.webhook_events WHERE call_id 
 
 # ---- more than a list holds ---------------------------------------------------------------------------------------
 
-$d->post('calls', { n => 90, accountId => 'acct-1', toNumber => '+4930000002', direction => 'outbound' });
+$d->post('calls', { n => 90, accountId => 'acct-1', toNumber => '+4930000002', direction => 'outbound', spacing => 0 });
 mirrored(q{to_number = '+4930000002'}, 90, 'ninety calls between two lists');
 is($d->stat('sync_gaps'), 0, 'are no gap');
 $d->set('kridtech.sync_interval' => '3s');
-$d->post('calls', { n => 150, accountId => 'acct-1', toNumber => '+4930000003', direction => 'outbound', status => 'failed', spacing => 0 });
+$d->post('calls', { n => 150, accountId => 'acct-1', toNumber => '+4930000003', direction => 'outbound', status => 'failed', spacing => 0,
+	createdAt => POSIX::strftime('%Y-%m-%dT%H:%M:%SZ', gmtime(time + 2)) });
 ok(kt_wait(sub { $d->stat('sync_gaps') >= 1 }, 20), 'more than a hundred are') or diag $d->health('sync');
 like($d->health('sync'), qr/^f\|.*gap: more than 100 calls of account acct-1 passed before \d/, 'and health says so');
 ok(kt_wait(sub { lists() > 0 && $d->sql(q{SELECT count(*) FROM kridtech.calls WHERE call_status = 'failed'}) == 100 }), 'the lists by status show some of the others');
