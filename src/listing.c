@@ -37,15 +37,15 @@ store_work(void *argument)
 	read->whole = !listing->filtered && kt_mirror_is_whole(listing->answer);
 	MemoryContextSwitchTo(caller);
 	kt_background_begin(&owner);
-	listing->newest = kt_mirror_newest(listing->account_id);
-	listing->changed = kt_mirror_store(read->calls, read->n);
+	listing->known = listing->known || kt_mirror_knows(listing->account_id);
+	listing->changed = kt_mirror_store(read->calls, read->n, &listing->added);
 	kt_owner_end(&owner);
 }
 
 bool
 kt_listing_store(KtListing *listing)
 {
-	listing->changed = 0;
+	listing->changed = listing->added = 0;
 	return run_unit("storing the list of calls", store_work, listing);
 }
 

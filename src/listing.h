@@ -19,9 +19,10 @@ typedef struct KtListing
 	TimestampTz trusted_since;
 	KtSightings *sightings;
 
-	TimestampTz
-		newest;  /* out: the newest call of the account that the mirror held before; 0: none */
+	bool
+		known; /* the mirror held calls of the account before; where false, kt_listing_store() looks */
 	int changed; /* out: rows of the mirror added or changed */
+	int added;   /* out: of these, the new ones */
 } KtListing;
 
 /* Brings the list into the mirror. False when that failed. */

@@ -109,28 +109,29 @@ column_of(const KtMirrorCall *calls, int n, int field)
 
 /* ---- storing ------------------------------------------------------------------------------------------- */
 
+/* clang-format off */
+
 /* A listed row is older than what is known: a call does not go back to ringing. */
-#define STALE(known, listed)                                                                     \
-	"(" known ".call_status IN ('completed', 'failed') AND " listed                              \
-	".call_status IN ('registered', 'ongoing') OR " known ".call_status = 'ongoing' AND " listed \
-	".call_status = 'registered')"
-#define MERGED(known, listed, column)                                                            \
-	"CASE WHEN " STALE(known, listed) " THEN coalesce(" known "." column ", " listed "." column  \
-									  ") ELSE coalesce(" listed "." column ", " known "." column \
-									  ") END"
-#define ALL_MERGED(known, listed)                                                                                \
-	MERGED(known, listed, "account_id")                                                                          \
-	", " MERGED(known, listed, "direction") ", " MERGED(known, listed, "to_number") ", " MERGED(                 \
-		known, listed,                                                                                           \
-		"call_status") ", " MERGED(known, listed,                                                                \
-	                               "duration") ", " MERGED(known, listed,                                        \
-	                                                       "cost") ", " MERGED(known, listed,                    \
-	                                                                           "created_at") ", " MERGED(known,  \
-	                                                                                                     listed, \
-	                                                                                                     "first_name")
-#define COLUMNS(of)                                                                           \
-	of "account_id, " of "direction, " of "to_number, " of "call_status, " of "duration, " of \
-	   "cost, " of "created_at, " of "first_name"
+#define STALE(known, listed) \
+	"(" known ".call_status IN ('completed', 'failed') AND " listed ".call_status IN ('registered', 'ongoing')" \
+	" OR " known ".call_status = 'ongoing' AND " listed ".call_status = 'registered')"
+#define MERGED(known, listed, column) \
+	"CASE WHEN " STALE(known, listed) " THEN coalesce(" known "." column ", " listed "." column ")" \
+	" ELSE coalesce(" listed "." column ", " known "." column ") END"
+#define ALL_MERGED(known, listed) \
+	"(" MERGED(known, listed, "account_id") ", " MERGED(known, listed, "direction") ", " \
+	MERGED(known, listed, "to_number") ", " MERGED(known, listed, "call_status") ", " \
+	MERGED(known, listed, "duration") ", " MERGED(known, listed, "cost") ", " \
+	MERGED(known, listed, "created_at") ", " MERGED(known, listed, "first_name") ")"
+#define ALL_OF(row) \
+	"(" row ".account_id, " row ".direction, " row ".to_number, " row ".call_status, " row ".duration, " \
+	row ".cost, " row ".created_at, " row ".first_name)"
+
+/* clang-format on */
+
+#define HAS_NEWS ALL_MERGED("c", "l") " IS DISTINCT FROM " ALL_OF("c")
+#define MERGED_ROW ALL_MERGED("t", "excluded")
+#define STILL_HAS_NEWS ALL_MERGED("t", "excluded") " IS DISTINCT FROM " ALL_OF("t")
 
 /*
  * What is there already is compared before anything is locked; ON CONFLICT is for another process that stores
@@ -145,55 +146,61 @@ static KtStatement store_calls = {
 	" AS v (call_id, account_id, direction, to_number, call_status, duration, cost, created_at,"
 	" first_name, n) ORDER BY v.call_id, coalesce(v.call_status IN ('completed', 'failed'), false) DESC,"
 	" v.n)"
-	" INSERT INTO kridtech.calls AS t (call_id, " COLUMNS(
-		"") ", synced_at)"
-			" SELECT l.call_id, " COLUMNS(
-				"l.") ", clock_timestamp()"
-					  " FROM listed AS l LEFT JOIN kridtech.calls AS c ON c.call_id = l.call_id"
-					  " WHERE c.call_id IS NULL AND (l.created_at >= $10) IS NOT FALSE OR c.call_id IS NOT NULL AND (" ALL_MERGED("c", "l") ") IS DISTINCT FROM (" COLUMNS(
-						  "c.") ")"
-								" ORDER BY l.call_id"
-								" ON CONFLICT (call_id) DO UPDATE SET (" COLUMNS("") ", synced_at) = ROW (" ALL_MERGED(
-									"t",
-									"excluded") ", excluded.synced_at)"
-												" WHERE (" ALL_MERGED(
-													"t",
-													"excluded") ") IS DISTINCT FROM (" COLUMNS("t.") ")",
-	SPI_OK_INSERT,
+	" INSERT INTO kridtech.calls AS t (call_id, account_id, direction, to_number, call_status, duration,"
+	" cost, created_at, first_name, synced_at) SELECT l.*, clock_timestamp()"
+	" FROM listed AS l LEFT JOIN kridtech.calls AS c ON c.call_id = l.call_id"
+	" WHERE c.call_id IS NULL AND (l.created_at >= $10) IS NOT FALSE"
+	" OR c.call_id IS NOT NULL AND " HAS_NEWS " ORDER BY l.call_id"
+	" ON CONFLICT (call_id) DO UPDATE SET (account_id, direction, to_number, call_status, duration,"
+	" cost, created_at, first_name) = ROW " MERGED_ROW ", synced_at = excluded.synced_at"
+	" WHERE " STILL_HAS_NEWS " RETURNING t.xmax = 0",
+	SPI_OK_INSERT_RETURNING,
 	{TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
      TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID},
 	NULL};
 
 int
-kt_mirror_store(const KtMirrorCall *calls, int n)
+kt_mirror_store(const KtMirrorCall *calls, int n, int *added)
 {
+	TimestampTz oldest = DT_NOBEGIN;
 	Datum values[NFIELDS + 1];
+	int changed;
 	int field;
+	int i;
 
+	if (kt_retention > 0)
+		oldest = GetCurrentTimestamp() - (int64) kt_retention * USECS_PER_SEC;
 	for (field = 0; field < NFIELDS; field++)
 		values[field] = column_of(calls, n, field);
-	values[NFIELDS] = TimestampTzGetDatum(
-		kt_retention == 0 ? DT_NOBEGIN : GetCurrentTimestamp() - kt_retention * USECS_PER_SEC);
+	values[NFIELDS] = TimestampTzGetDatum(oldest);
 	kt_background_prefer_indexes();
-	return (int) kt_statement_run(&store_calls, values, NULL);
+	changed = (int) kt_statement_run(&store_calls, values, NULL);
+	*added = 0;
+	for (i = 0; i < changed; i++)
+	{
+		bool isnull;
+
+		*added += DatumGetBool(kt_statement_datum(i, 1, &isnull));
+	}
+	return changed;
 }
 
 /* ---- asking -------------------------------------------------------------------------------------------- */
 
-static KtStatement newest_call = {
-	"SELECT c.created_at FROM kridtech.calls AS c WHERE c.account_id = $1 AND c.created_at IS NOT NULL"
-	" ORDER BY c.created_at DESC LIMIT 1",
+static KtStatement any_call = {
+	"SELECT FROM (SELECT q.account_id FROM kridtech.calls AS q WHERE q.created_at IS NOT NULL"
+	" ORDER BY q.created_at DESC LIMIT 1000) AS c WHERE c.account_id = $1 LIMIT 1",
 	SPI_OK_SELECT,
 	{TEXTOID},
 	NULL};
 
-TimestampTz
-kt_mirror_newest(const char *account_id)
+bool
+kt_mirror_knows(const char *account_id)
 {
 	Datum values[] = {CStringGetTextDatum(account_id)};
 
 	kt_background_prefer_indexes();
-	return kt_statement_run(&newest_call, values, NULL) == 0 ? 0 : kt_statement_int64(0, 1);
+	return kt_statement_run(&any_call, values, NULL) > 0;
 }
 
 /* The mirror holds nothing but what the API has listed; an event may come after the list that named its call. */

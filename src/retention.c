@@ -33,15 +33,23 @@
 #define REST_MAX_US INT64CONST(60000000)
 
 /* $2 is the cutoff. Open requests, and the time around those whose outcome is open. */
+/* clang-format off */
+
 #define FINAL "('placed', 'failed', 'cancelled', 'expired')"
-#define NO_EVIDENCE(time)                                                                              \
+#define NO_EVIDENCE(time) \
 	" AND NOT EXISTS (SELECT FROM kridtech.call_requests AS u WHERE u.state IN ('unknown', 'placing')" \
-	" AND " time " > u.created_at - interval '1 day'"                                                  \
+	" AND " time " > u.created_at - interval '1 day'" \
 	" AND " time " < coalesce(u.finished_at, clock_timestamp()) + interval '1 day')"
-#define NO_REQUEST(call_id) \
-	" AND NOT EXISTS (SELECT FROM kridtech.call_requests AS r WHERE r.call_id = " call_id ")"
-#define NO_RECENT_EVENT(call_id)                                                           \
-	" AND NOT EXISTS (SELECT FROM kridtech.webhook_events AS e WHERE e.call_id = " call_id \
+
+/* clang-format on */
+
+#define REQUEST_IS_NO_EVIDENCE NO_EVIDENCE("coalesce(q.finished_at, q.created_at)")
+#define CALL_IS_NO_EVIDENCE NO_EVIDENCE("coalesce(q.created_at, q.synced_at)")
+#define DELIVERY_IS_NO_EVIDENCE NO_EVIDENCE("q.received_at")
+#define IT_HAS_NO_REQUEST \
+	" AND NOT EXISTS (SELECT FROM kridtech.call_requests AS r WHERE r.call_id = q.call_id)"
+#define ITS_EVENT_IS_OLD                                                                    \
+	" AND NOT EXISTS (SELECT FROM kridtech.webhook_events AS e WHERE e.call_id = q.call_id" \
 	" AND e.received_at >= $2)"
 
 /*
@@ -54,15 +62,14 @@ static KtStatement remove_requests = {
 	" old AS MATERIALIZED (SELECT q.id, q.call_id FROM looked CROSS JOIN LATERAL (SELECT r.*"
 	" FROM kridtech.call_requests AS r WHERE r.id = looked.id LIMIT 1 FOR UPDATE SKIP LOCKED) AS q"
 	" WHERE looked.created_at < $2 AND q.state IN " FINAL
-	" AND coalesce(q.finished_at, q.created_at) < $2" NO_RECENT_EVENT("q.call_id") NO_EVIDENCE(
-		"coalesce(q.finished_at, q.created_at)") "),"
-												 " r AS (DELETE FROM kridtech.call_requests AS q USING old WHERE q.id = old.id RETURNING q.id),"
-												 " a AS (DELETE FROM kridtech.call_attempts AS q USING old WHERE q.request_id = old.id RETURNING q.id),"
-												 " e AS (DELETE FROM kridtech.webhook_events AS q USING old WHERE q.call_id = old.call_id RETURNING q.call_id),"
-												 " c AS (DELETE FROM kridtech.calls AS q USING old WHERE q.call_id = old.call_id RETURNING q.call_id)"
-												 " SELECT (SELECT count(*) FROM r) + (SELECT count(*) FROM a) + (SELECT count(*) FROM e)"
-												 " + (SELECT count(*) FROM c), (SELECT count(*) FROM looked), (SELECT max(id) FROM looked),"
-												 " (SELECT count(*) FROM looked WHERE created_at < $2)",
+	" AND coalesce(q.finished_at, q.created_at) < $2" ITS_EVENT_IS_OLD REQUEST_IS_NO_EVIDENCE "),"
+	" r AS (DELETE FROM kridtech.call_requests AS q USING old WHERE q.id = old.id RETURNING q.id),"
+	" a AS (DELETE FROM kridtech.call_attempts AS q USING old WHERE q.request_id = old.id RETURNING q.id),"
+	" e AS (DELETE FROM kridtech.webhook_events AS q USING old WHERE q.call_id = old.call_id RETURNING q.call_id),"
+	" c AS (DELETE FROM kridtech.calls AS q USING old WHERE q.call_id = old.call_id RETURNING q.call_id)"
+	" SELECT (SELECT count(*) FROM r) + (SELECT count(*) FROM a) + (SELECT count(*) FROM e)"
+	" + (SELECT count(*) FROM c), (SELECT count(*) FROM looked), (SELECT max(id) FROM looked),"
+	" (SELECT count(*) FROM looked WHERE created_at < $2)",
 	SPI_OK_SELECT,
 	{INT8OID, TIMESTAMPTZOID, INT8OID},
 	NULL};
@@ -74,12 +81,11 @@ static KtStatement remove_calls = {
 	" AND q.synced_at < $2 LIMIT $3)),"
 	" old AS MATERIALIZED (SELECT q.call_id FROM looked CROSS JOIN LATERAL (SELECT c.*"
 	" FROM kridtech.calls AS c WHERE c.call_id = looked.call_id LIMIT 1 FOR UPDATE SKIP LOCKED) AS q"
-	" WHERE true" NO_REQUEST("q.call_id") NO_RECENT_EVENT("q.call_id") NO_EVIDENCE(
-		"coalesce(q.created_at, q.synced_at)") "),"
-											   " e AS (DELETE FROM kridtech.webhook_events AS q USING old WHERE q.call_id = old.call_id RETURNING q.call_id),"
-											   " c AS (DELETE FROM kridtech.calls AS q USING old WHERE q.call_id = old.call_id RETURNING q.call_id)"
-											   " SELECT (SELECT count(*) FROM e) + (SELECT count(*) FROM c),"
-											   " (SELECT count(*) FROM looked WHERE at IS NOT NULL), (SELECT max(at) FROM looked), 1::bigint",
+	" WHERE true" IT_HAS_NO_REQUEST ITS_EVENT_IS_OLD CALL_IS_NO_EVIDENCE "),"
+	" e AS (DELETE FROM kridtech.webhook_events AS q USING old WHERE q.call_id = old.call_id RETURNING q.call_id),"
+	" c AS (DELETE FROM kridtech.calls AS q USING old WHERE q.call_id = old.call_id RETURNING q.call_id)"
+	" SELECT (SELECT count(*) FROM e) + (SELECT count(*) FROM c),"
+	" (SELECT count(*) FROM looked WHERE at IS NOT NULL), (SELECT max(at) FROM looked), 1::bigint",
 	SPI_OK_SELECT,
 	{TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID},
 	NULL};
@@ -91,11 +97,10 @@ static KtStatement remove_events = {
 	" ORDER BY q.received_at, q.call_id LIMIT $3),"
 	" old AS MATERIALIZED (SELECT q.call_id FROM looked CROSS JOIN LATERAL (SELECT v.*"
 	" FROM kridtech.webhook_events AS v WHERE v.call_id = looked.call_id LIMIT 1 FOR UPDATE SKIP LOCKED)"
-	" AS q WHERE q.verified_by IS NULL" NO_REQUEST("q.call_id") NO_EVIDENCE(
-		"q.received_at") "),"
-						 " e AS (DELETE FROM kridtech.webhook_events AS q USING old WHERE q.call_id = old.call_id RETURNING q.call_id)"
-						 " SELECT (SELECT count(*) FROM e), (SELECT count(*) FROM looked), (SELECT max(at) FROM looked),"
-						 " 1::bigint",
+	" AS q WHERE q.verified_by IS NULL" IT_HAS_NO_REQUEST DELIVERY_IS_NO_EVIDENCE "),"
+	" e AS (DELETE FROM kridtech.webhook_events AS q USING old WHERE q.call_id = old.call_id RETURNING q.call_id)"
+	" SELECT (SELECT count(*) FROM e), (SELECT count(*) FROM looked), (SELECT max(at) FROM looked),"
+	" 1::bigint",
 	SPI_OK_SELECT,
 	{TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID},
 	NULL};
@@ -105,11 +110,10 @@ static KtStatement remove_kept = {
 	" WHERE q.id > $1 ORDER BY q.id LIMIT $3),"
 	" old AS MATERIALIZED (SELECT q.id FROM looked CROSS JOIN LATERAL (SELECT i.*"
 	" FROM kridtech.webhook_inbox AS i WHERE i.id = looked.id LIMIT 1 FOR UPDATE SKIP LOCKED) AS q"
-	" WHERE q.received_at < $2" NO_EVIDENCE(
-		"q.received_at") "),"
-						 " i AS (DELETE FROM kridtech.webhook_inbox AS q USING old WHERE q.id = old.id RETURNING q.id)"
-						 " SELECT (SELECT count(*) FROM i), (SELECT count(*) FROM looked), (SELECT max(id) FROM looked),"
-						 " (SELECT count(*) FROM looked WHERE received_at < $2)",
+	" WHERE q.received_at < $2" DELIVERY_IS_NO_EVIDENCE "),"
+	" i AS (DELETE FROM kridtech.webhook_inbox AS q USING old WHERE q.id = old.id RETURNING q.id)"
+	" SELECT (SELECT count(*) FROM i), (SELECT count(*) FROM looked), (SELECT max(id) FROM looked),"
+	" (SELECT count(*) FROM looked WHERE received_at < $2)",
 	SPI_OK_SELECT,
 	{INT8OID, TIMESTAMPTZOID, INT8OID},
 	NULL};

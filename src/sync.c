@@ -81,8 +81,7 @@ typedef struct Poll
 	int64
 		filtered_at; /* when the lists by status were begun last, on kt_http_now()'s clock; 0: never */
 	bool not_stored; /* the last failure was ours, not the API's */
-	bool knows_newest;
-	TimestampTz newest; /* call that was listed; 0: none */
+	bool polled;     /* a list of all calls was stored */
 	TimestampTz done_at;
 	TimestampTz gap_at;
 	KtSightings sightings;
@@ -423,29 +422,16 @@ kt_sync_stop(KtSync *sync)
 
 /* ---- what a list brings ---------------------------------------------------------------------------------- */
 
-/* Whether calls have passed unseen since the list before; and how many are new, for the next interval. */
+/*
+ * Whether calls may have passed unseen: none of the list was known, though some of the account were. A time of
+ * creation would not tell: the API may cut it to seconds.
+ */
 static bool
-passed_unseen(Poll *poll, const KtListRead *read, int *fresh)
+passed_unseen(const KtListing *listing)
 {
-	TimestampTz oldest = DT_NOEND;
-	TimestampTz newest = poll->newest;
-	bool gap;
-	int i;
-
-	*fresh = 0;
-	for (i = 0; i < read->n; i++)
-	{
-		TimestampTz created_at = read->calls[i].created_at;
-
-		if (created_at == 0)
-			continue;
-		oldest = Min(oldest, created_at);
-		newest = Max(newest, created_at);
-		*fresh += created_at > poll->newest;
-	}
-	gap = !read->whole && poll->newest != 0 && oldest != DT_NOEND && oldest > poll->newest;
-	poll->newest = newest;
-	return gap;
+	return !listing->read.whole && listing->known &&
+	       (listing->added >= KT_LIST_LIMIT ||
+	        (listing->added > 0 && listing->added == listing->read.n));
 }
 
 static void
@@ -479,19 +465,16 @@ take_all(Poll *poll, KtListing *listing)
 {
 	KtGate *gate = &poll->sync->gates->gates[kt_gate_find(poll->sync->gates, poll->account_id)];
 	KtCadenceRules now = rules();
-	int fresh;
-	bool gap;
+	bool gap = passed_unseen(listing);
 
-	if (!poll->knows_newest)
-		poll->newest = listing->newest;
-	poll->knows_newest = true;
-	gap = passed_unseen(poll, &listing->read, &fresh);
+	poll->polled = true;
 	if (gap)
 	{
 		poll->gap_at = GetCurrentTimestamp();
 		kt_count(poll->sync->slot, KT_COUNT_SYNC_GAPS, 1);
 	}
-	kt_cadence_stored(&poll->cadence, &now, kt_http_now(), fresh, gap, listing->changed > 0);
+	kt_cadence_stored(&poll->cadence, &now, kt_http_now(), listing->added, gap,
+	                  listing->changed > 0);
 	if (!gate->has_pause)
 		gate->failures = 0; /* the API answers, and refuses nothing for its rate */
 	kt_listing_reconcile(listing);
@@ -528,7 +511,8 @@ take(Poll *poll)
 	                     .filtered = poll->list > 0,
 	                     .read = poll->read,
 	                     .trusted_since = poll->sync->trusted_since,
-	                     .sightings = &poll->sightings};
+	                     .sightings = &poll->sightings,
+	                     .known = poll->polled};
 
 	kt_count(listing.slot, KT_COUNT_SYNC_POLLS, 1);
 	if (poll->outcome == KT_OUTCOME_RATE_LIMITED)

@@ -5,7 +5,6 @@ use warnings;
 
 use Dialing;
 use Kridtech;
-use POSIX ();
 use Test::More;
 use Time::HiRes qw(sleep time);
 
@@ -73,15 +72,10 @@ $d->post('calls', { n => 90, accountId => 'acct-1', toNumber => '+4930000002', d
 mirrored(q{to_number = '+4930000002'}, 90, 'ninety calls between two lists');
 is($d->stat('sync_gaps'), 0, 'are no gap');
 $d->set('kridtech.sync_interval' => '3s');
-$d->post('calls', { n => 150, accountId => 'acct-1', toNumber => '+4930000003', direction => 'outbound', status => 'failed', spacing => 0,
-	createdAt => POSIX::strftime('%Y-%m-%dT%H:%M:%SZ', gmtime(time + 2)) });
+$d->post('calls', { n => 150, accountId => 'acct-1', toNumber => '+4930000003', direction => 'outbound', status => 'failed', spacing => 0 });
 ok(kt_wait(sub { $d->stat('sync_gaps') >= 1 }, 20), 'more than a hundred are') or diag $d->health('sync');
 like($d->health('sync'), qr/^f\|.*gap: more than 100 calls of account acct-1 passed before \d/, 'and health says so');
 ok(kt_wait(sub { lists() > 0 && $d->sql(q{SELECT count(*) FROM kridtech.calls WHERE call_status = 'failed'}) == 100 }), 'the lists by status show some of the others');
-$polls = $d->stat('sync_polls');
-my $began = time;
-kt_wait(sub { $d->stat('sync_polls') >= $polls + 8 }, 30);
-ok(time - $began < 6, 'after a gap the list is read more often than the interval says');
 
 # ---- one gate for lists and calls -----------------------------------------------------------------------------------
 
@@ -110,8 +104,7 @@ ok(kt_wait(sub { $d->health('sync') =~ /^t|gap/ && $d->health('sync') !~ /in a r
 # ---- a list delays no call -------------------------------------------------------------------------------------------
 
 $d->scenario(endpoint => 'calls', fault => 'hang', times => 1);
-$polls = $d->stat('sync_polls');
-$began = time;
+my $began = time;
 my @ids = map { $d->queue(sprintf '+4930001%03d', $_) } 1 .. 50;
 $d->sql_becomes("SELECT count(*) FROM kridtech.call_requests WHERE state = 'placed' AND id >= $ids[0]", 50, 'while a list hangs, calls are placed');
 ok(time - $began < 5, 'at once');
