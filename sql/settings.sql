@@ -47,6 +47,7 @@ SELECT name, boot_val, unit, vartype, context, min_val, max_val
                 'kridtech.max_concurrent_requests', 'kridtech.calls_per_second', 'kridtech.max_unknown',
                 'kridtech.correlate', 'kridtech.max_queued_per_transaction', 'kridtech.settle_time',
                 'kridtech.notify', 'kridtech.probe_interval', 'kridtech.retry_limit',
+                'kridtech.sync_interval', 'kridtech.webhook_grace', 'kridtech.retention',
                 'kridtech.webhook_max_unverified', 'kridtech.webhook_max_inbox')
  ORDER BY name COLLATE "C";
 -- whatever exists under the prefix is described, and none can be set by a role or in a session
@@ -138,6 +139,9 @@ ALTER SYSTEM SET kridtech.calls_per_second = 'NaN';
 ALTER SYSTEM SET kridtech.max_unknown = -1;
 ALTER SYSTEM SET kridtech.max_queued_per_transaction = -1;
 ALTER SYSTEM SET kridtech.settle_time = '99ms';
+ALTER SYSTEM SET kridtech.sync_interval = '-1';
+ALTER SYSTEM SET kridtech.webhook_grace = 0;
+ALTER SYSTEM SET kridtech.retention = '-1d';
 ALTER SYSTEM SET kridtech.probe_interval = '0';
 ALTER SYSTEM SET kridtech.retry_limit = 0;
 \set VERBOSITY default

@@ -18,12 +18,15 @@ $node->safe_psql('source', <<~'EOT');
 	SELECT nextval('kridtech.call_requests_id_seq') FROM generate_series(1, 100);
 	INSERT INTO kridtech.webhook_inbox (body, reason) VALUES ('{"callId": "call_1", "transcript": "Agent: Hi"}', 'late'), ('[]', 'bad body');
 	SELECT kridtech_replay_webhook(1);
+	SELECT kridtech_sync_calls();
 	EOT
 
 my %contents = (
 	'kridtech.accounts'      => 'SELECT a FROM kridtech.accounts a ORDER BY 1',
 	'kridtech.call_requests' => 'SELECT r FROM kridtech.call_requests r ORDER BY id',
 	'kridtech.webhook_events' => 'SELECT e FROM kridtech.webhook_events e ORDER BY call_id',
+	'kridtech.calls'         => 'SELECT c FROM kridtech.calls c ORDER BY call_id',
+	'kridtech.call_history'  => 'SELECT h FROM kridtech.call_history h ORDER BY request_id, call_id',
 	'kridtech.webhook_inbox' => 'SELECT i FROM kridtech.webhook_inbox i ORDER BY id',
 	'the inbox\'s sequence'  => 'SELECT last_value, is_called FROM kridtech.webhook_inbox_id_seq',
 	'the sequence'           => 'SELECT last_value, is_called FROM kridtech.call_requests_id_seq',
