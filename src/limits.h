@@ -36,4 +36,16 @@
 /* Requests in the air at a time: kridtech.max_concurrent_requests goes no further. */
 #define KT_MAX_CONCURRENT 1024
 
+/* The URL of a recording. Signed ones, with their tokens, are some 2 kB. */
+#define KT_MAX_RECORDING_URL 8192
+
+/* A recording's content type as it is kept: "audio/mpeg", perhaps with parameters. */
+#define KT_MAX_CONTENT_TYPE 128
+
+/* A recording is stored in pieces of this size: what dialling may have to wait for is the writing of one. */
+#define KT_RECORDING_CHUNK (256 * 1024)
+
+/* What libcurl may hand over at once is 16 kB; this much more than a chunk has room. */
+#define KT_MAX_RECORDING_BUFFER (KT_RECORDING_CHUNK + 64 * 1024)
+
 #endif /* KT_LIMITS_H */

@@ -9,6 +9,7 @@
 #include <curl/curl.h>
 
 #include "buf.h"
+#include "download.h"
 #include "http.h"
 
 struct KtHttpTransfer
@@ -26,6 +27,8 @@ struct KtHttpTransfer
 	bool header_whole; /* the blank line after the final answer's header came */
 	int64_t date;
 	bool too_large;
+
+	KtDownload download;
 
 	bool owned;            /* submitted, and neither released nor aborted */
 	bool in_multi;         /* libcurl holds it */
