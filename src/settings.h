@@ -26,6 +26,13 @@ extern bool kt_notify;                    /* NOTIFY kridtech_calls on final stat
 extern int kt_probe_interval;             /* milliseconds */
 extern int kt_retry_limit;                /* attempts that provably sent nothing */
 
+/* The recordings'. */
+extern bool kt_recordings;        /* they are fetched */
+extern char *kt_recording_hosts;  /* found good by kt_fetchurl_check_hosts() */
+extern int kt_recording_max_size; /* kilobytes */
+extern int kt_recording_timeout;  /* milliseconds, for one download */
+extern int kt_recording_max_age;  /* seconds after the event came in */
+
 /* The names in kridtech.databases: a list of palloc'd strings, each once. */
 extern struct List *kt_settings_databases(void);
 
