@@ -136,6 +136,10 @@ ALTER SEQUENCE kridtech.call_attempts_id_seq OWNED BY kridtech.call_attempts.id;
 CREATE UNIQUE INDEX call_attempts_live_key ON kridtech.call_attempts (request_id) WHERE live;
 CREATE INDEX call_attempts_harmless_idx ON kridtech.call_attempts (request_id) WHERE NOT live;
 
+-- A webhook that brings back a kridtech_ref is looked up here. The first characters of a ref are the time, so
+-- that new ones go to the index's end.
+CREATE INDEX call_attempts_ref_idx ON kridtech.call_attempts (ref) WHERE ref IS NOT NULL;
+
 COMMENT ON SEQUENCE kridtech.call_attempts_id_seq IS 'Numbers kridtech.call_attempts';
 COMMENT ON TABLE kridtech.call_attempts IS
 	'Every time the dialer handed a request to the network, with the evidence of how it ended. Rows are added and completed, never changed otherwise but by kridtech_resolve_call()';
@@ -143,6 +147,7 @@ COMMENT ON INDEX kridtech.call_attempts_pkey IS 'The attempt''s number';
 COMMENT ON INDEX kridtech.call_attempts_live_key IS
 	'At most one attempt of a request may have been applied: a double dial is a constraint violation';
 COMMENT ON INDEX kridtech.call_attempts_harmless_idx IS 'A request''s attempts that proved to have applied nothing';
+COMMENT ON INDEX kridtech.call_attempts_ref_idx IS 'The attempt that a webhook''s kridtech_ref names';
 COMMENT ON COLUMN kridtech.call_attempts.id IS 'The attempt''s number';
 COMMENT ON COLUMN kridtech.call_attempts.request_id IS 'The request: kridtech.call_requests.id';
 COMMENT ON COLUMN kridtech.call_attempts.epoch IS 'The dialer''s run that made it';
@@ -158,6 +163,93 @@ COMMENT ON COLUMN kridtech.call_attempts.http_status IS 'The answer''s HTTP stat
 COMMENT ON COLUMN kridtech.call_attempts.call_id IS 'The callId the answer held';
 COMMENT ON COLUMN kridtech.call_attempts.answer_head IS 'The answer''s beginning, without secrets and full numbers';
 COMMENT ON COLUMN kridtech.call_attempts.detail IS 'What else is known: libcurl''s words, a human''s decision with who and when';
+
+-- ---------------------------------------------------------------------------------------------------
+-- Webhooks
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE TABLE kridtech.webhook_events (
+	call_id           text PRIMARY KEY CHECK (call_id <> ''),
+	status            text,
+	duration_ms       bigint,
+	transcript        text,
+	recording_url     text,
+	dynamic_variables jsonb,
+	variables         jsonb,
+	raw               bytea NOT NULL,
+	request_id        bigint,
+	verified_by       text CHECK (verified_by IN ('request', 'correlation', 'api')),
+	deliveries        integer NOT NULL DEFAULT 1,
+	received_at       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	remote_addr       inet
+);
+
+-- An event that is verified when it comes is in neither.
+CREATE INDEX webhook_events_unverified_idx ON kridtech.webhook_events (received_at, call_id)
+	WHERE verified_by IS NULL;
+CREATE INDEX webhook_events_correlated_idx ON kridtech.webhook_events (request_id)
+	WHERE verified_by = 'correlation';
+
+COMMENT ON INDEX kridtech.webhook_events_pkey IS 'A call has one event';
+COMMENT ON INDEX kridtech.webhook_events_unverified_idx IS 'What may still become verified';
+COMMENT ON INDEX kridtech.webhook_events_correlated_idx IS 'What may bind a request whose answer was lost';
+COMMENT ON TABLE kridtech.webhook_events IS
+	'One row per call whose webhook was received. A later delivery with another body does not change it: see kridtech.webhook_inbox';
+COMMENT ON COLUMN kridtech.webhook_events.call_id IS 'The call''s ID at Kridtech (callId)';
+COMMENT ON COLUMN kridtech.webhook_events.status IS 'The call''s status, such as completed';
+COMMENT ON COLUMN kridtech.webhook_events.duration_ms IS 'The call''s duration in milliseconds (durationMs)';
+COMMENT ON COLUMN kridtech.webhook_events.transcript IS 'The transcript; what text cannot hold is U+FFFD. See kridtech_transcript_turns()';
+COMMENT ON COLUMN kridtech.webhook_events.recording_url IS 'Where the recording can be had for a limited time (recordingUrl)';
+COMMENT ON COLUMN kridtech.webhook_events.dynamic_variables IS
+	'The variables as they were sent (dynamicVariables); a number that jsonb cannot hold is a string';
+COMMENT ON COLUMN kridtech.webhook_events.variables IS 'The same as one object: kridtech_variables(dynamic_variables)';
+COMMENT ON COLUMN kridtech.webhook_events.raw IS 'The body, byte for byte';
+COMMENT ON COLUMN kridtech.webhook_events.request_id IS 'The request it belongs to: kridtech.call_requests.id';
+COMMENT ON COLUMN kridtech.webhook_events.verified_by IS
+	'Why to believe it: request (call_id is a request''s), correlation (it brought back a kridtech_ref), api (the API lists the call). NULL: anybody may have sent it';
+COMMENT ON COLUMN kridtech.webhook_events.deliveries IS 'How often it was delivered with the same body';
+COMMENT ON COLUMN kridtech.webhook_events.received_at IS 'When it was first received';
+COMMENT ON COLUMN kridtech.webhook_events.remote_addr IS 'The client that delivered it';
+
+CREATE SEQUENCE kridtech.webhook_inbox_id_seq AS bigint;
+
+CREATE TABLE kridtech.webhook_inbox (
+	id              bigint PRIMARY KEY DEFAULT pg_catalog.nextval('kridtech.webhook_inbox_id_seq'::pg_catalog.regclass),
+	received_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	remote_addr     inet,
+	reason          text NOT NULL,
+	detail          text,
+	call_id         text,
+	body            bytea NOT NULL,
+	deliveries      integer NOT NULL DEFAULT 1,
+	attempts        integer NOT NULL DEFAULT 0,
+	next_attempt_at timestamptz
+);
+ALTER SEQUENCE kridtech.webhook_inbox_id_seq OWNED BY kridtech.webhook_inbox.id;
+
+CREATE UNIQUE INDEX webhook_inbox_body_key ON kridtech.webhook_inbox (pg_catalog.sha256(body));
+CREATE INDEX webhook_inbox_waiting_idx ON kridtech.webhook_inbox (next_attempt_at)
+	WHERE next_attempt_at IS NOT NULL;
+CREATE INDEX webhook_inbox_bad_idx ON kridtech.webhook_inbox (id) WHERE call_id IS NULL;
+
+COMMENT ON SEQUENCE kridtech.webhook_inbox_id_seq IS 'Numbers kridtech.webhook_inbox';
+COMMENT ON INDEX kridtech.webhook_inbox_pkey IS 'The kept delivery''s number';
+COMMENT ON INDEX kridtech.webhook_inbox_body_key IS 'A body is kept once';
+COMMENT ON INDEX kridtech.webhook_inbox_waiting_idx IS 'What is tried again by itself';
+COMMENT ON INDEX kridtech.webhook_inbox_bad_idx IS 'Bodies that can be no event: the oldest go when there are too many';
+COMMENT ON TABLE kridtech.webhook_inbox IS
+	'Deliveries that could not become an event, to look at and to process again with kridtech_replay_webhook()';
+COMMENT ON COLUMN kridtech.webhook_inbox.id IS 'The kept delivery''s number';
+COMMENT ON COLUMN kridtech.webhook_inbox.received_at IS 'When it was first received';
+COMMENT ON COLUMN kridtech.webhook_inbox.remote_addr IS 'The client that delivered it';
+COMMENT ON COLUMN kridtech.webhook_inbox.reason IS
+	'bad body (it has no usable callId), conflict (the call''s event has another body), error (the INSERT failed), lock (the table was locked), late (there was no time)';
+COMMENT ON COLUMN kridtech.webhook_inbox.detail IS 'More words: what is wrong with the body, the error and its SQLSTATE';
+COMMENT ON COLUMN kridtech.webhook_inbox.call_id IS 'The call''s ID at Kridtech (callId); NULL for a bad body';
+COMMENT ON COLUMN kridtech.webhook_inbox.body IS 'The body, byte for byte';
+COMMENT ON COLUMN kridtech.webhook_inbox.deliveries IS 'How often this body came while it was kept';
+COMMENT ON COLUMN kridtech.webhook_inbox.attempts IS 'How often it was tried again by itself';
+COMMENT ON COLUMN kridtech.webhook_inbox.next_attempt_at IS 'When it is tried again by itself; NULL: not';
 
 -- ---------------------------------------------------------------------------------------------------
 -- The dialer's own state
@@ -221,6 +313,9 @@ SELECT pg_catalog.pg_extension_config_dump('kridtech.call_attempts', '');
 SELECT pg_catalog.pg_extension_config_dump('kridtech.call_attempts_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('kridtech.identity', '');
 SELECT pg_catalog.pg_extension_config_dump('kridtech.pauses', '');
+SELECT pg_catalog.pg_extension_config_dump('kridtech.webhook_events', '');
+SELECT pg_catalog.pg_extension_config_dump('kridtech.webhook_inbox', '');
+SELECT pg_catalog.pg_extension_config_dump('kridtech.webhook_inbox_id_seq', '');
 
 -- ---------------------------------------------------------------------------------------------------
 -- Functions that call the API now, in the caller's backend
@@ -387,6 +482,14 @@ AS 'MODULE_PATHNAME', 'kridtech_transcript_turns';
 COMMENT ON FUNCTION kridtech_transcript_turns(text) IS
 	'A transcript''s turns, from 1. A line that begins with "Label:" begins a turn; lines without a label belong to the turn before; speaker is NULL where the text names none';
 
+-- In the caller's transaction, with the owner's rights.
+CREATE FUNCTION kridtech_replay_webhook(inbox_id bigint)
+RETURNS boolean
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'kridtech_replay_webhook';
+COMMENT ON FUNCTION kridtech_replay_webhook(bigint) IS
+	'Processes a delivery kept in kridtech.webhook_inbox again. True when it has become an event, or an equal one is there: then it has left the inbox. An error that a trigger raises is thrown. Errors: 25006';
+
 -- ---------------------------------------------------------------------------------------------------
 -- Nobody but the owner, until the owner grants it
 -- ---------------------------------------------------------------------------------------------------
@@ -467,3 +570,6 @@ REVOKE ALL ON FUNCTION kridtech_resume(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION kridtech_adopt() FROM PUBLIC;
 REVOKE ALL ON kridtech.call_attempts, kridtech.identity, kridtech.pauses FROM PUBLIC;
 REVOKE ALL ON SEQUENCE kridtech.call_attempts_id_seq FROM PUBLIC;
+REVOKE ALL ON FUNCTION kridtech_replay_webhook(bigint) FROM PUBLIC;
+REVOKE ALL ON kridtech.webhook_events, kridtech.webhook_inbox FROM PUBLIC;
+REVOKE ALL ON SEQUENCE kridtech.webhook_inbox_id_seq FROM PUBLIC;

@@ -550,6 +550,46 @@ kt_queue_record(const KtResult *results, int n, int64 epoch)
 	return move_requests(results, n);
 }
 
+/* A race for the callId ends at the unique index. */
+static const char bind_requests[] =
+	"WITH free AS MATERIALIZED (SELECT v.id, v.call_id FROM unnest($1, $2) AS v (id, call_id)"
+	" CROSS JOIN LATERAL (SELECT q.state, q.call_id FROM kridtech.call_requests AS q"
+	" WHERE q.id = v.id LIMIT 1 FOR UPDATE SKIP LOCKED) AS q"
+	" WHERE q.state IN ('unknown', 'placed') AND q.call_id IS NULL"
+	" AND NOT EXISTS (SELECT FROM kridtech.call_requests AS o WHERE o.call_id = v.call_id))"
+	" UPDATE kridtech.call_requests AS r SET state = 'placed', call_id = free.call_id, error = $3,"
+	" finished_at = clock_timestamp() FROM free WHERE r.id = free.id RETURNING r.id";
+
+static const char bind_attempts[] =
+	"UPDATE kridtech.call_attempts AS a SET call_id = r.call_id,"
+	" detail = concat_ws('; ', a.detail, $2), finished_at = coalesce(a.finished_at, clock_timestamp())"
+	" FROM unnest($1) AS v (id) JOIN kridtech.call_requests AS r ON r.id = v.id"
+	" WHERE a.request_id = v.id AND a.live";
+
+int
+kt_queue_bind(const int64 *ids, const char **call_ids, int n, const char *how)
+{
+	static SPIPlanPtr kept_requests = NULL;
+	static SPIPlanPtr kept_attempts = NULL;
+	Oid types[] = {INT8ARRAYOID, TEXTARRAYOID, TEXTOID};
+	Oid attempt_types[] = {INT8ARRAYOID, TEXTOID};
+	Datum values[3];
+	int64 *bound;
+
+	values[0] = int8_array(ids, n);
+	values[1] = text_array(call_ids, n);
+	values[2] = CStringGetTextDatum(how);
+	n = (int) run(&kept_requests, bind_requests, 3, types, values, NULL, SPI_OK_UPDATE_RETURNING);
+	if (n == 0)
+		return 0;
+	bound = returned_ids();
+	values[0] = int8_array(bound, n);
+	values[1] = CStringGetTextDatum(how);
+	run(&kept_attempts, bind_attempts, 2, attempt_types, values, NULL, SPI_OK_UPDATE);
+	kt_queue_notify(bound, n);
+	return n;
+}
+
 static const char reject_request[] =
 	"UPDATE kridtech.call_requests AS r SET state = 'failed', error = $2,"
 	" finished_at = clock_timestamp() WHERE r.id = $1 AND r.state = 'queued'";
