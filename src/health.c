@@ -417,6 +417,9 @@ static const char *const counter_names[] = {
 	[KT_COUNT_BYTES_SENT] = "bytes_sent",
 	[KT_COUNT_BYTES_RECEIVED] = "bytes_received",
 	[KT_COUNT_WAKES] = "loop_turns",
+	[KT_COUNT_RECORDINGS] = "recordings_fetched",
+	[KT_COUNT_RECORDING_FAILURES] = "recording_failures",
+	[KT_COUNT_RECORDING_BYTES] = "recording_bytes",
 };
 
 StaticAssertDecl(lengthof(counter_names) == KT_NCOUNTERS, "every counter has a name");

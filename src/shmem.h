@@ -31,7 +31,10 @@ typedef enum KtCounter
 	KT_COUNT_RESULT_RETRIES, /* results that could not be recorded at the first try */
 	KT_COUNT_BYTES_SENT,
 	KT_COUNT_BYTES_RECEIVED,
-	KT_COUNT_WAKES, /* turns of the loop */
+	KT_COUNT_WAKES,              /* turns of the loop */
+	KT_COUNT_RECORDINGS,         /* fetched */
+	KT_COUNT_RECORDING_FAILURES, /* attempts that came to nothing */
+	KT_COUNT_RECORDING_BYTES,    /* of those fetched */
 	KT_NCOUNTERS
 } KtCounter;
 
