@@ -72,7 +72,8 @@ sub hurry
 
 my %size = (
 	'one byte' => 1, 'less than a piece' => 1000, 'one piece less a byte' => 262143, 'exactly one piece' => 262144,
-	'one piece and a byte' => 262145, 'exactly two pieces' => 524288, 'many pieces' => 2 * MB + 77777);
+	'one piece and a byte' => 262145, 'exactly two pieces' => 524288, 'many pieces' => 2 * MB + 77777,
+	'as many bytes as are allowed' => 3 * MB);
 my %of = map { $_ => event($server->url("ok/$size{$_}")) } sort keys %size;
 for my $what (sort keys %size)
 {
@@ -244,6 +245,16 @@ my $beside = event($server->url('ok/1009'));
 is(settled($beside, 'fetched', 40)->{state}, 'fetched', 'a row that a trigger refuses does not stop the others');
 $d->sql('DROP TRIGGER refuse ON kridtech.recordings');
 
+$d->sql(q{CREATE FUNCTION refuse_whole() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not yet'; END$$});
+$d->sql(q{CREATE TRIGGER refuse BEFORE UPDATE ON kridtech.recordings FOR EACH ROW WHEN (NEW.state = 'fetched') EXECUTE FUNCTION refuse_whole()});
+my $opposed = event($server->url('ok/600000'));
+$row = settled($opposed, 'waiting', 40);
+like($row->{error}, qr/could not be stored: not yet/, 'a recording that cannot be completed waits, with the reason');
+is(chunks($opposed), 0, 'without the pieces that were stored before');
+$d->sql('DROP TRIGGER refuse ON kridtech.recordings');
+hurry($opposed);
+is(settled($opposed, 'fetched', 40)->{attempts}, 2, 'and is fetched later');
+
 # ---- memory, and calls beside a large download ---------------------------------------------------------------------
 
 sub anonymous_kb
@@ -266,8 +277,7 @@ my $done = kt_wait(
 		my $id    = $d->queue('+' . $number++);
 		kt_wait(sub { $d->state($id) eq 'placed' }) or return 1;
 		push @placed, time - $start;
-		return !grep { recording($_)->{state} ne 'fetched' } grep { recording($_) } @large if @placed > 5;
-		return 0;
+		return !grep { (recording($_) // { state => '' })->{state} ne 'fetched' } @large;
 	},
 	300);
 ok($done, 'two recordings of 200 MB are fetched');
