@@ -136,10 +136,6 @@ ALTER SEQUENCE kridtech.call_attempts_id_seq OWNED BY kridtech.call_attempts.id;
 CREATE UNIQUE INDEX call_attempts_live_key ON kridtech.call_attempts (request_id) WHERE live;
 CREATE INDEX call_attempts_harmless_idx ON kridtech.call_attempts (request_id) WHERE NOT live;
 
--- A webhook that brings back a kridtech_ref is looked up here. The first characters of a ref are the time, so
--- that new ones go to the index's end.
-CREATE INDEX call_attempts_ref_idx ON kridtech.call_attempts (ref) WHERE ref IS NOT NULL;
-
 COMMENT ON SEQUENCE kridtech.call_attempts_id_seq IS 'Numbers kridtech.call_attempts';
 COMMENT ON TABLE kridtech.call_attempts IS
 	'Every time the dialer handed a request to the network, with the evidence of how it ended. Rows are added and completed, never changed otherwise but by kridtech_resolve_call()';
@@ -147,7 +143,6 @@ COMMENT ON INDEX kridtech.call_attempts_pkey IS 'The attempt''s number';
 COMMENT ON INDEX kridtech.call_attempts_live_key IS
 	'At most one attempt of a request may have been applied: a double dial is a constraint violation';
 COMMENT ON INDEX kridtech.call_attempts_harmless_idx IS 'A request''s attempts that proved to have applied nothing';
-COMMENT ON INDEX kridtech.call_attempts_ref_idx IS 'The attempt that a webhook''s kridtech_ref names';
 COMMENT ON COLUMN kridtech.call_attempts.id IS 'The attempt''s number';
 COMMENT ON COLUMN kridtech.call_attempts.request_id IS 'The request: kridtech.call_requests.id';
 COMMENT ON COLUMN kridtech.call_attempts.epoch IS 'The dialer''s run that made it';
@@ -333,6 +328,42 @@ REVOKE ALL ON kridtech.recordings, kridtech.recording_chunks FROM PUBLIC;
 REVOKE ALL ON FUNCTION kridtech_recording(text) FROM PUBLIC;
 
 -- ---------------------------------------------------------------------------------------------------
+-- The mirror: what GET /api/calls has ever said
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE TABLE kridtech.calls (
+	call_id     text PRIMARY KEY CHECK (call_id <> ''),
+	account_id  text,
+	direction   text,
+	to_number   text,
+	call_status text,
+	duration    integer,
+	cost        numeric,
+	created_at  timestamptz,
+	first_name  text,
+	synced_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+-- A day's totals read the first alone; calls to a number, newest first, come from the second.
+CREATE INDEX calls_created_idx ON kridtech.calls (created_at) INCLUDE (call_status, duration, cost);
+CREATE INDEX calls_number_idx ON kridtech.calls (to_number, created_at);
+COMMENT ON TABLE kridtech.calls IS
+	'The local mirror of GET /api/calls: each call that the API has listed, as it listed it last. The API lists the 100 newest; here they stay. Rows are written only when something changed';
+COMMENT ON INDEX kridtech.calls_pkey IS 'The call''s ID';
+COMMENT ON INDEX kridtech.calls_created_idx IS 'Calls of a time, with what totals need';
+COMMENT ON INDEX kridtech.calls_number_idx IS 'Calls to a number by time';
+COMMENT ON COLUMN kridtech.calls.call_id IS 'The call''s ID at Kridtech (callId)';
+COMMENT ON COLUMN kridtech.calls.account_id IS 'The account (accountId)';
+COMMENT ON COLUMN kridtech.calls.direction IS 'outbound, inbound or web (direction)';
+COMMENT ON COLUMN kridtech.calls.to_number IS 'The number called, as the API lists it (toNumber)';
+COMMENT ON COLUMN kridtech.calls.call_status IS
+	'registered, ongoing, completed or failed (callStatus); it never goes back from completed or failed';
+COMMENT ON COLUMN kridtech.calls.duration IS 'Seconds (duration)';
+COMMENT ON COLUMN kridtech.calls.cost IS 'What it cost, in the API''s unit (cost)';
+COMMENT ON COLUMN kridtech.calls.created_at IS 'When it was created, by the API''s clock (createdAt)';
+COMMENT ON COLUMN kridtech.calls.first_name IS 'The first name the API lists (firstName)';
+COMMENT ON COLUMN kridtech.calls.synced_at IS 'When a list last brought something new of it';
+
+-- ---------------------------------------------------------------------------------------------------
 -- The dialer's own state
 -- ---------------------------------------------------------------------------------------------------
 
@@ -392,6 +423,7 @@ SELECT pg_catalog.pg_extension_config_dump('kridtech.call_requests', '');
 SELECT pg_catalog.pg_extension_config_dump('kridtech.call_requests_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('kridtech.call_attempts', '');
 SELECT pg_catalog.pg_extension_config_dump('kridtech.call_attempts_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('kridtech.calls', '');
 SELECT pg_catalog.pg_extension_config_dump('kridtech.identity', '');
 SELECT pg_catalog.pg_extension_config_dump('kridtech.pauses', '');
 SELECT pg_catalog.pg_extension_config_dump('kridtech.webhook_events', '');
@@ -454,6 +486,13 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'kridtech_calls_total';
 COMMENT ON FUNCTION kridtech_calls_total(text, text) IS
 	'How many calls the API counts (the "total" of GET /api/calls). Errors as kridtech_calls()';
+
+CREATE FUNCTION kridtech_sync_calls(account_id text DEFAULT NULL)
+RETURNS integer
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'kridtech_sync_calls';
+COMMENT ON FUNCTION kridtech_sync_calls(text) IS
+	'Brings the calls that the API lists now into kridtech.calls; returns how many rows were added or changed. Events of kridtech.webhook_events whose call the API lists become verified by api. Errors: as kridtech_calls(), and 25006';
 
 -- ---------------------------------------------------------------------------------------------------
 -- Functions that queue a call, for the dialer to place after commit
@@ -654,3 +693,5 @@ REVOKE ALL ON SEQUENCE kridtech.call_attempts_id_seq FROM PUBLIC;
 REVOKE ALL ON FUNCTION kridtech_replay_webhook(bigint) FROM PUBLIC;
 REVOKE ALL ON kridtech.webhook_events, kridtech.webhook_inbox FROM PUBLIC;
 REVOKE ALL ON SEQUENCE kridtech.webhook_inbox_id_seq FROM PUBLIC;
+REVOKE ALL ON FUNCTION kridtech_sync_calls(text) FROM PUBLIC;
+REVOKE ALL ON kridtech.calls FROM PUBLIC;

@@ -1,5 +1,7 @@
 /*
- * kridtech.webhook_events and kridtech.webhook_inbox: the only file that writes them.
+ * What becomes of a webhook delivery in the database. events.c stores, verify.c verifies later: they alone
+ * write kridtech.webhook_events. kept.c alone writes kridtech.webhook_inbox; salvage.c decides what goes there
+ * and comes back.
  *
  * All of it runs inside a unit of work (xact.h), or a caller's transaction, works as the owner of the tables
  * and throws as any statement does: then nothing of the unit was done. What results say holds once the unit
@@ -95,5 +97,24 @@ extern void kt_events_retry_failed(int64 inbox_id, int sqlstate, const char *mes
 
 /* What somebody should look at (the tables have come near their bounds), for health; NULL: nothing. */
 extern const char *kt_events_problem(void);
+
+/* ---- between the files ----------------------------------------------------------------------------- */
+
+/*
+ * Makes an event of a delivery, or says why not: KT_STORED_CONFLICT, or KT_STORED_KEPT where a trigger or rule
+ * suppressed the row. Nothing goes to the inbox. The bound on what nothing verifies does not hold here.
+ */
+extern KtStored kt_events_store_one(const KtWebhook *webhook, TimestampTz received_at,
+                                    int deliveries);
+
+/* Why a row that was inserted without an error is not there, in words. */
+extern const char kt_events_suppressed[];
+
+/* Bytes of events that nothing has verified: add, or set them (a round of the late pass knows). */
+extern int64 kt_events_unverified(void);
+extern void kt_events_set_unverified(int64 bytes);
+
+/* A request that an event has just named by its kridtech_ref: the next kt_events_bind() looks at it. */
+extern void kt_events_bind_soon(int64 request_id);
 
 #endif /* KT_EVENTS_H */

@@ -285,6 +285,36 @@ kt_queue_replan(void)
 	ResetPlanCache();
 }
 
+/* ---- the dialer: correlation ----------------------------------------------------------------------- */
+
+#define REF_ID_DIGITS 12
+
+char *
+kt_queue_make_ref(int64 id)
+{
+	uint8 bytes[(KT_REF_SIZE - 1 - REF_ID_DIGITS) / 2];
+	char *ref = palloc(KT_REF_SIZE);
+	size_t i;
+
+	if (!pg_strong_random(bytes, sizeof(bytes)))
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not get random bytes")));
+	snprintf(ref, KT_REF_SIZE, "%012" INT64_MODIFIER "x", id & INT64CONST(0xFFFFFFFFFFFF));
+	for (i = 0; i < sizeof(bytes); i++)
+		snprintf(ref + REF_ID_DIGITS + 2 * i, 3, "%02x", bytes[i]);
+	return ref;
+}
+
+int64
+kt_queue_read_ref(const char *ref)
+{
+	char digits[REF_ID_DIGITS + 1];
+
+	if (strlen(ref) != KT_REF_SIZE - 1 || strspn(ref, "0123456789abcdef") != KT_REF_SIZE - 1)
+		return 0;
+	strlcpy(digits, ref, sizeof(digits));
+	return (int64) strtoull(digits, NULL, 16);
+}
+
 /* ---- the dialer: scan and claim -------------------------------------------------------------------- */
 
 /*
@@ -557,8 +587,10 @@ static const char bind_requests[] =
 	" WHERE q.id = v.id LIMIT 1 FOR UPDATE SKIP LOCKED) AS q"
 	" WHERE q.state IN ('unknown', 'placed') AND q.call_id IS NULL"
 	" AND NOT EXISTS (SELECT FROM kridtech.call_requests AS o WHERE o.call_id = v.call_id))"
-	" UPDATE kridtech.call_requests AS r SET state = 'placed', call_id = free.call_id, error = $3,"
-	" finished_at = clock_timestamp() FROM free WHERE r.id = free.id RETURNING r.id";
+	" UPDATE kridtech.call_requests AS r SET state = 'placed', call_id = free.call_id,"
+	" error = CASE r.state WHEN 'unknown' THEN $3 ELSE r.error END,"
+	" finished_at = CASE r.state WHEN 'unknown' THEN clock_timestamp() ELSE r.finished_at END"
+	" FROM free WHERE r.id = free.id RETURNING r.id";
 
 static const char bind_attempts[] =
 	"UPDATE kridtech.call_attempts AS a SET call_id = r.call_id,"

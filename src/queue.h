@@ -26,8 +26,17 @@ extern bool kt_queue_record_placed(int64 id, Datum call_id, Datum call_status, i
 
 /* ---- the dialer ------------------------------------------------------------------------------------ */
 
-/* The random part of a kridtech_ref and its NUL: 128 bits in hexadecimal. */
+/*
+ * A kridtech_ref: 48 bits of the request's id, then 80 random ones, in hexadecimal. That it names its request
+ * saves an index on call_attempts, which would cost every call.
+ */
 #define KT_REF_SIZE 33
+
+/* A new one, palloc'd. */
+extern char *kt_queue_make_ref(int64 id);
+
+/* The id of the request that a foreign ref names, so that its attempts can be asked; 0: it is no ref. */
+extern int64 kt_queue_read_ref(const char *ref);
 
 /* A request that could be placed now, as a scan saw it: a hint, the claim looks again. */
 typedef struct KtCandidate

@@ -28,7 +28,7 @@ wake(bool urgent)
 	if (kt_shared == NULL)
 		return false;
 	LWLockAcquire(kt_shared->lock, LW_SHARED);
-	slot = kt_shmem_find(MyDatabaseId);
+	slot = kt_shmem_find(MyDatabaseId, KT_DIALER);
 	if (slot != NULL)
 	{
 		/* A lone store of true, repeated by others at worst: a shared lock will do. */
