@@ -15,8 +15,8 @@
 
 #include "catalog/pg_type.h"
 #include "compat.h"
-#include "executor/spi.h"
 #include "extension.h"
+#include "statement.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -36,31 +36,11 @@ begin(KtOwner *owner)
 	                         GUC_ACTION_SAVE, true, 0, false);
 }
 
-/* Runs a kept plan and returns how many rows it touched. */
-static uint64
-run(SPIPlanPtr *kept, const char *statement, int nargs, Oid *types, Datum *values,
-    const char *nulls, int expected)
-{
-	int result =
-		SPI_execute_plan(kt_owner_plan(kept, statement, nargs, types), values, nulls, false, 0);
-
-	if (result != expected)
-		elog(ERROR, "unexpected result of a statement on the recordings: %s",
-		     SPI_result_code_string(result));
-	return SPI_processed;
-}
-
-static Datum
-get(int column, bool *isnull)
-{
-	return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, isnull);
-}
-
-/* A text column in that context; NULL stays NULL. */
+/* A text column of the row that came back, in that context; NULL stays NULL. */
 static char *
 get_text(int column, MemoryContext context)
 {
-	char *value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column);
+	char *value = kt_statement_text(0, column);
 
 	return value == NULL ? NULL : MemoryContextStrdup(context, value);
 }
@@ -78,7 +58,7 @@ bytes_datum(const void *data, size_t len)
 /* ---- what there is to fetch ------------------------------------------------------------------------------- */
 
 /* $4: whether to add them. next_attempt_at is the event's time: the oldest is claimed first. */
-static const char enlist[] =
+static KtStatement enlist = {
 	"WITH seen AS MATERIALIZED (SELECT e.call_id, e.received_at FROM kridtech.webhook_events AS e"
 	"  WHERE e.recording_url IS NOT NULL AND e.verified_by IS NOT NULL"
 	"  AND (e.received_at, e.call_id) > ($1, $2) ORDER BY e.received_at, e.call_id LIMIT $3),"
@@ -87,13 +67,14 @@ static const char enlist[] =
 	"  (SELECT FROM kridtech.recordings AS r WHERE r.call_id = s.call_id)"
 	"  ON CONFLICT (call_id) DO NOTHING)"
 	" SELECT s.received_at, s.call_id, (SELECT count(*) FROM seen) FROM seen AS s"
-	" ORDER BY s.received_at DESC, s.call_id DESC LIMIT 1";
+	" ORDER BY s.received_at DESC, s.call_id DESC LIMIT 1",
+	SPI_OK_SELECT,
+	{TIMESTAMPTZOID, TEXTOID, INT8OID, BOOLOID, InvalidOid},
+	NULL};
 
 int
 kt_archive_enlist(KtArchiveCursor *cursor, int limit, bool insert)
 {
-	static SPIPlanPtr kept = NULL;
-	Oid types[] = {TIMESTAMPTZOID, TEXTOID, INT8OID, BOOLOID};
 	MemoryContext caller = CurrentMemoryContext;
 	Datum values[4];
 	KtOwner owner;
@@ -105,29 +86,30 @@ kt_archive_enlist(KtArchiveCursor *cursor, int limit, bool insert)
 	values[1] = CStringGetTextDatum(cursor->call_id);
 	values[2] = Int64GetDatum(limit);
 	values[3] = BoolGetDatum(insert);
-	if (run(&kept, enlist, lengthof(types), types, values, NULL, SPI_OK_SELECT) > 0)
+	if (kt_statement_run(&enlist, values, NULL) > 0)
 	{
-		cursor->received_at = DatumGetTimestampTz(get(1, &isnull));
+		cursor->received_at = DatumGetTimestampTz(kt_statement_datum(0, 1, &isnull));
 		cursor->call_id = get_text(2, caller);
-		seen = (int) DatumGetInt64(get(3, &isnull));
+		seen = (int) kt_statement_int64(0, 3);
 	}
 	kt_owner_end(&owner);
 	return seen;
 }
 
-static const char claim_next[] =
+static KtStatement claim_next = {
 	"UPDATE kridtech.recordings AS r SET state = 'fetching', attempts = r.attempts + 1,"
 	" next_attempt_at = NULL FROM (SELECT q.call_id FROM kridtech.recordings AS q"
 	"  WHERE q.state = 'waiting' AND q.next_attempt_at <= clock_timestamp()"
 	"  ORDER BY q.next_attempt_at, q.call_id OFFSET $1 LIMIT 1 FOR UPDATE SKIP LOCKED) AS due"
 	" LEFT JOIN kridtech.webhook_events AS e ON e.call_id = due.call_id AND e.verified_by IS NOT NULL"
-	" WHERE r.call_id = due.call_id RETURNING r.call_id, r.attempts, e.recording_url, e.received_at";
+	" WHERE r.call_id = due.call_id RETURNING r.call_id, r.attempts, e.recording_url, e.received_at",
+	SPI_OK_UPDATE_RETURNING,
+	{INT8OID, InvalidOid},
+	NULL};
 
 bool
 kt_archive_claim(KtArchiveClaim *claim, int skip)
 {
-	static SPIPlanPtr kept = NULL;
-	Oid types[] = {INT8OID};
 	Datum values[] = {Int64GetDatum(skip)};
 	MemoryContext caller = CurrentMemoryContext;
 	KtOwner owner;
@@ -135,31 +117,32 @@ kt_archive_claim(KtArchiveClaim *claim, int skip)
 	bool found;
 
 	begin(&owner);
-	found =
-		run(&kept, claim_next, lengthof(types), types, values, NULL, SPI_OK_UPDATE_RETURNING) > 0;
+	found = kt_statement_run(&claim_next, values, NULL) > 0;
 	if (found)
 	{
 		claim->call_id = get_text(1, caller);
-		claim->attempts = DatumGetInt32(get(2, &isnull));
+		claim->attempts = DatumGetInt32(kt_statement_datum(0, 2, &isnull));
 		claim->url = get_text(3, caller);
-		claim->received_at = DatumGetTimestampTz(get(4, &isnull));
+		claim->received_at = kt_statement_int64(0, 4);
 	}
 	kt_owner_end(&owner);
 	return found;
 }
 
-static const char recover[] =
+static KtStatement recover = {
 	"UPDATE kridtech.recordings AS r SET state = 'waiting', next_attempt_at = clock_timestamp(),"
-	" error = 'the dialer ended before the recording was whole' WHERE r.state = 'fetching'";
+	" error = 'the dialer ended before the recording was whole' WHERE r.state = 'fetching'",
+	SPI_OK_UPDATE,
+	{InvalidOid},
+	NULL};
 
 void
 kt_archive_recover(void)
 {
-	static SPIPlanPtr kept = NULL;
 	KtOwner owner;
 
 	begin(&owner);
-	(void) run(&kept, recover, 0, NULL, NULL, NULL, SPI_OK_UPDATE);
+	(void) kt_statement_run(&recover, NULL, NULL);
 	kt_owner_end(&owner);
 }
 
@@ -167,87 +150,89 @@ kt_archive_recover(void)
 
 /* Runs a statement whose first two parameters are the claim. True when it touched a row. */
 static bool
-run_under(const KtArchiveClaim *claim, SPIPlanPtr *kept, const char *statement, int nargs,
-          Datum *values, int expected)
+run_under(const KtArchiveClaim *claim, KtStatement *statement, Datum *values)
 {
-	Oid types[] = {TEXTOID, INT4OID, INT8OID, TEXTOID, BYTEAOID};
-	char nulls[] = {' ', ' ', ' ', ' ', ' '};
 	KtOwner owner;
 	bool touched;
-	int i;
 
 	begin(&owner);
 	values[0] = CStringGetTextDatum(claim->call_id);
 	values[1] = Int32GetDatum(claim->attempts);
-	for (i = 3; i < nargs; i++)
-		nulls[i] = values[i] == 0 ? 'n' : ' ';
-	touched = run(kept, statement, nargs, types, values, nulls, expected) > 0;
+	touched = kt_statement_run(statement, values, NULL) > 0;
 	kt_owner_end(&owner);
 	return touched;
 }
 
-static const char clean[] =
+static KtStatement clean = {
 	"DELETE FROM kridtech.recording_chunks AS c WHERE c.call_id = $1 AND c.seq IN"
 	" (SELECT p.seq FROM kridtech.recording_chunks AS p WHERE p.call_id = $1"
 	"  ORDER BY p.seq LIMIT " CLEAN_CHUNKS ") AND EXISTS (SELECT FROM kridtech.recordings AS r"
-	" WHERE r.call_id = $1 AND r.state = 'fetching' AND r.attempts = $2)";
+	" WHERE r.call_id = $1 AND r.state = 'fetching' AND r.attempts = $2)",
+	SPI_OK_DELETE,
+	{TEXTOID, INT4OID, InvalidOid},
+	NULL};
 
 bool
 kt_archive_clean(const KtArchiveClaim *claim)
 {
-	static SPIPlanPtr kept = NULL;
 	Datum values[2];
 
-	return run_under(claim, &kept, clean, lengthof(values), values, SPI_OK_DELETE);
+	return run_under(claim, &clean, values);
 }
 
-static const char append[] =
-	"INSERT INTO kridtech.recording_chunks (call_id, seq, data) SELECT r.call_id, $3, $5"
+static KtStatement append = {
+	"INSERT INTO kridtech.recording_chunks (call_id, seq, data) SELECT r.call_id, $3, $4"
 	" FROM kridtech.recordings AS r"
-	" WHERE r.call_id = $1 AND r.state = 'fetching' AND r.attempts = $2";
+	" WHERE r.call_id = $1 AND r.state = 'fetching' AND r.attempts = $2",
+	SPI_OK_INSERT,
+	{TEXTOID, INT4OID, INT4OID, BYTEAOID, InvalidOid},
+	NULL};
 
 bool
 kt_archive_append(const KtArchiveClaim *claim, int seq, const char *data, size_t len)
 {
-	static SPIPlanPtr kept = NULL;
-	Datum values[5] = {0};
+	Datum values[4];
 
-	values[2] = Int64GetDatum(seq);
-	values[4] = bytes_datum(data, len);
-	return run_under(claim, &kept, append, lengthof(values), values, SPI_OK_INSERT);
+	values[2] = Int32GetDatum(seq);
+	values[3] = bytes_datum(data, len);
+	return run_under(claim, &append, values);
 }
 
-static const char complete[] =
-	"UPDATE kridtech.recordings AS r SET state = 'fetched', bytes = $3, content_type = $4,"
+static KtStatement complete = {
+	"UPDATE kridtech.recordings AS r SET state = 'fetched', bytes = $3, content_type = nullif($4, ''),"
 	" sha256 = $5, fetched_at = clock_timestamp(), error = NULL"
-	" WHERE r.call_id = $1 AND r.state = 'fetching' AND r.attempts = $2";
+	" WHERE r.call_id = $1 AND r.state = 'fetching' AND r.attempts = $2",
+	SPI_OK_UPDATE,
+	{TEXTOID, INT4OID, INT8OID, TEXTOID, BYTEAOID, InvalidOid},
+	NULL};
 
 bool
 kt_archive_complete(const KtArchiveClaim *claim, const char *content_type, int64 bytes,
                     const uint8 *sha256)
 {
-	static SPIPlanPtr kept = NULL;
 	Datum values[5];
 
 	values[2] = Int64GetDatum(bytes);
-	values[3] = content_type[0] != '\0' ? CStringGetTextDatum(content_type) : (Datum) 0;
+	values[3] = CStringGetTextDatum(content_type);
 	values[4] = bytes_datum(sha256, KT_SHA256_SIZE);
-	return run_under(claim, &kept, complete, lengthof(values), values, SPI_OK_UPDATE);
+	return run_under(claim, &complete, values);
 }
 
 /* $3: the delay in microseconds, negative for ever. */
-static const char put_back[] =
+static KtStatement put_back = {
 	"UPDATE kridtech.recordings AS r SET state = CASE WHEN $3 < 0 THEN 'failed' ELSE 'waiting' END,"
 	" next_attempt_at = CASE WHEN $3 >= 0 THEN clock_timestamp() + $3 * interval '1 microsecond' END,"
-	" error = $4 WHERE r.call_id = $1 AND r.state = 'fetching' AND r.attempts = $2";
+	" error = $4 WHERE r.call_id = $1 AND r.state = 'fetching' AND r.attempts = $2",
+	SPI_OK_UPDATE,
+	{TEXTOID, INT4OID, INT8OID, TEXTOID, InvalidOid},
+	NULL};
 
 bool
 kt_archive_put_back(const KtArchiveClaim *claim, const char *error, int64 delay)
 {
-	static SPIPlanPtr kept = NULL;
 	Datum values[4];
 
 	values[2] = Int64GetDatum(delay);
 	values[3] = CStringGetTextDatum(error);
-	return run_under(claim, &kept, put_back, lengthof(values), values, SPI_OK_UPDATE);
+	return run_under(claim, &put_back, values);
 }
