@@ -123,6 +123,8 @@ the_wait_grows_and_heeds_retry_after(void **state)
 		assert_true(most > before * 9 / 10);
 		before = most;
 	}
+	/* a file that is not in place yet gets some minutes in the few tries it has */
+	assert_true(kt_fetchoutcome_delay(1, -1, 30 * SECOND) > 30 * SECOND);
 	assert_true(kt_fetchoutcome_delay(1, -1, UINT64_MAX) <= 32 * SECOND);
 	assert_true(kt_fetchoutcome_delay(20, -1, 0) >= HOUR / 2);
 	assert_int_equal(kt_fetchoutcome_delay(1, 1000, 5), 1000 * SECOND);

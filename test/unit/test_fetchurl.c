@@ -124,6 +124,7 @@ a_host_that_is_not_listed_is_refused(void **state)
 		{"https://evil.example/@storage.kridtech.com/", KT_FETCH_HOST},
 		{"https://cdn.example.net/x", KT_FETCH_HOST},
 		{"https://xcdn.example.net/x", KT_FETCH_HOST},
+		{"https://evilcdn.example.net/x", KT_FETCH_HOST},
 		{"https://x.cdn.example.net.evil/x", KT_FETCH_HOST},
 		{"https://media.example.org/x", KT_FETCH_HOST},
 		{"https://media.example.org:443/x", KT_FETCH_HOST},
@@ -471,6 +472,7 @@ a_listed_address_leads_to_itself_only(void **state)
 	Address outer = address_of("8.8.8.8");
 	Address itself6 = address_of("::1");
 	Address mapped = address_of("::ffff:127.0.0.1");
+	Address outer6 = address_of("2a00:1450::1");
 
 	(void) state;
 	assert_int_equal(judge("https://127.0.0.1:9443/", HOSTS, &target), KT_FETCH_OK);
@@ -479,6 +481,9 @@ a_listed_address_leads_to_itself_only(void **state)
 	assert_false(kt_fetchurl_allows(&target, &outer.any));
 	assert_false(kt_fetchurl_allows(&target, &itself6.any));
 	assert_false(kt_fetchurl_allows(&target, &mapped.any));
+	/* an address of the other family that holds the same bytes at the same place */
+	outer6.in6.sin6_flowinfo = itself.in4.sin_addr.s_addr;
+	assert_false(kt_fetchurl_allows(&target, &outer6.any));
 	assert_int_equal(judge("https://[::1]:9443/", HOSTS, &target), KT_FETCH_OK);
 	assert_true(kt_fetchurl_allows(&target, &itself6.any));
 	assert_false(kt_fetchurl_allows(&target, &itself.any));
