@@ -96,21 +96,22 @@ kt_archive_enlist(KtArchiveCursor *cursor, int limit, bool insert)
 	return seen;
 }
 
+/* $2: now. A volatile function in its place would make it read all that waits, however long it still has to. */
 static KtStatement claim_next = {
 	"UPDATE kridtech.recordings AS r SET state = 'fetching', attempts = r.attempts + 1,"
 	" next_attempt_at = NULL FROM (SELECT q.call_id FROM kridtech.recordings AS q"
-	"  WHERE q.state = 'waiting' AND q.next_attempt_at <= clock_timestamp()"
+	"  WHERE q.state = 'waiting' AND q.next_attempt_at <= $2"
 	"  ORDER BY q.next_attempt_at, q.call_id OFFSET $1 LIMIT 1 FOR UPDATE SKIP LOCKED) AS due"
 	" LEFT JOIN kridtech.webhook_events AS e ON e.call_id = due.call_id AND e.verified_by IS NOT NULL"
 	" WHERE r.call_id = due.call_id RETURNING r.call_id, r.attempts, e.recording_url, e.received_at",
 	SPI_OK_UPDATE_RETURNING,
-	{INT8OID, InvalidOid},
+	{INT8OID, TIMESTAMPTZOID, InvalidOid},
 	NULL};
 
 bool
 kt_archive_claim(KtArchiveClaim *claim, int skip)
 {
-	Datum values[] = {Int64GetDatum(skip)};
+	Datum values[] = {Int64GetDatum(skip), TimestampTzGetDatum(GetCurrentTimestamp())};
 	MemoryContext caller = CurrentMemoryContext;
 	KtOwner owner;
 	bool isnull;

@@ -220,6 +220,17 @@ $d->set('kridtech.recordings' => 'on');
 is(settled($off, 'fetched')->{state}, 'fetched', 'until it is on again');
 $d->sleeps('with nothing to fetch the dialer sleeps too');
 
+# What waits for its time is not read over and over.
+sub waiting_index
+{
+	return split /\|/, $d->sql(q{SELECT idx_scan, idx_tup_read FROM pg_stat_all_indexes WHERE indexrelname = 'recordings_waiting_idx'});
+}
+$d->sql(q{INSERT INTO kridtech.recordings (call_id, next_attempt_at) SELECT 'later_' || n, now() + interval '1 day' FROM generate_series(1, 10000) n});
+my ($scans, $read) = waiting_index();
+kt_wait(sub { (waiting_index())[0] >= $scans + 3 }) or diag('nothing was looked for');
+cmp_ok((waiting_index())[1] - $read, '<', 1000, 'ten thousand recordings that wait are not read by each look for one that is due');
+$d->sql(q{DELETE FROM kridtech.recordings WHERE call_id LIKE 'later%'});
+
 # ---- verified late -------------------------------------------------------------------------------------------------
 
 $d->sql("UPDATE kridtech.webhook_events SET verified_by = 'api' WHERE call_id = '$unverified'");
