@@ -19,11 +19,11 @@ typedef struct KtDownload
 	KtHttpDownload wants; /* all NULL for a request that is no download */
 	void *owner;
 	int64_t received;     /* bytes its sink has taken */
+	const char *fault;    /* why no more of the body is taken */
 	bool delimited;       /* the header says where the body ends */
 	bool encoded;         /* the body has a content encoding */
 	bool address_refused; /* the owner did not let an address pass */
 	bool too_large;
-	const char *fault; /* why no more of the body is taken */
 } KtDownload;
 
 /* Sets the handle for a download, or back for any other request. False when libcurl refuses. */

@@ -25,8 +25,8 @@ struct KtHttpTransfer
 	KtBuf answer;
 	size_t header_bytes;
 	bool header_whole; /* the blank line after the final answer's header came */
-	int64_t date;
 	bool too_large;
+	int64_t date;
 
 	KtDownload download;
 
