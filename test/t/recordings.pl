@@ -13,9 +13,12 @@ use constant MB => 1024 * 1024;
 
 my $server = RecordingServer->new;
 my $here   = '127.0.0.1:' . $server->port;
+
+# Another one, whose certificate nobody trusts.
+my $stranger = RecordingServer->new;
 my $d      = Dialing->new('recordings', conf => <<"CONF");
 kridtech.recordings = on
-kridtech.recording_hosts = '$here, localhost:${\$server->port}, .recordings.invalid'
+kridtech.recording_hosts = '$here, localhost:${\$server->port}, 127.0.0.1:${\$stranger->port}, .recordings.invalid'
 kridtech.ca_file = '@{[$server->certificate]}'
 kridtech.connect_timeout = 2s
 kridtech.request_timeout = 2s
@@ -92,6 +95,14 @@ is($d->sql("SELECT substr(data, 1, 8) = '00000004' FROM kridtech.recording_chunk
 my @head = map { split /\r\n/ } ($server->requests("/ok/1000"))[0];
 is_deeply([ map { lc((split /:/)[0]) } @head[ 1 .. $#head ] ], [ 'host', 'user-agent' ], 'nothing but Host and User-Agent is sent: no key, no cookie');
 
+# What has been seen to be slow is not to take a place later.
+sub retire
+{
+	my ($id) = @_;
+	$d->sql("UPDATE kridtech.recordings SET state = 'failed', next_attempt_at = NULL WHERE call_id = '$id' AND state = 'waiting'");
+	return;
+}
+
 # ---- who is fetched ----------------------------------------------------------------------------------------------
 
 my $unverified = event($server->url('ok/1001'), verified_by => undef);
@@ -130,6 +141,10 @@ my $row     = settled($rebound, 'waiting');
 like($row->{error}, qr/address is not one that may be connected to/, 'a listed name that leads to a loopback address is refused when it connects');
 is($server->connections, $connections, 'before a byte is sent');
 
+$row = settled(event($stranger->url('ok/1000')), 'waiting');
+like($row->{error}, qr/certificate/i, 'a server whose certificate is not trusted is not asked');
+is(scalar(() = $stranger->requests), 0, 'nothing is sent to it');
+
 # ---- answers that are no recording -------------------------------------------------------------------------------
 
 my %answer = (
@@ -155,9 +170,16 @@ for my $path (sort keys %answer)
 	is_deeply([ @$row{qw(bytes hex fetched_at content_type)} ], [ (undef) x 4 ], "$path: nothing is said of its content");
 	is($d->sql("SELECT kridtech_recording('$bad{$path}') IS NULL"), 't', "$path: kridtech_recording() is NULL");
 }
+retire($bad{'stall/300000'});
 is(scalar(() = $server->requests('/ok/1000')), 1, 'the redirect was not followed');
 my $odd = settled(event($server->url('odd')), 'fetched');
 like($odd->{content_type}, qr/^audio\/[ -~]{122}$/, 'a hostile content type is kept in 128 printable characters');
+
+$d->set('kridtech.recording_timeout' => '1500ms');
+my $drip = event($server->url('drip'));
+like(settled($drip, 'waiting')->{error}, qr/timed out while reading/, 'a download that drips ends after kridtech.recording_timeout');
+retire($drip);
+$d->reset('kridtech.recording_timeout');
 
 # ---- tries --------------------------------------------------------------------------------------------------------
 
@@ -305,5 +327,29 @@ cmp_ok($d->stat('recordings_fetched'), '>=', 2, 'the stats count what was fetche
 cmp_ok($d->stat('recording_bytes'), '>=', 400 * MB, 'and its bytes');
 unlike($d->log, qr/\Q$Dialing::KEY\E/, 'the key is nowhere in the log');
 
-$node->stop;
+# ---- copies, DROP EXTENSION, shutdown --------------------------------------------------------------------------------
+
+$d->sql('UPDATE kridtech.identity SET system_identifier = system_identifier + 1');
+kt_wait(sub { $d->health('dialer') =~ /copy/ }) or diag($d->health('dialer'));
+my $copied = event($server->url('ok/1010'));
+$d->turns(5);
+is(recording($copied), undef, 'a copy fetches nothing');
+$d->sql('SELECT kridtech_adopt()');
+is(settled($copied, 'fetched')->{state}, 'fetched', 'until it is adopted');
+
+$d->set('kridtech.request_timeout' => '60s');
+my $pid   = $d->dialer_pid;
+my $stuck = event($server->url('stall/600000'));
+kt_wait(sub { chunks($stuck) > 0 }) or die 'nothing of it arrives';
+$d->sql('DROP EXTENSION kridtech');
+$d->sql('CREATE EXTENSION kridtech');
+ok($d->dials, 'after DROP EXTENSION in the middle of a download the dialer dials');
+is($d->dialer_pid, $pid, 'and is the same');
+is(settled(event($server->url('ok/1011')), 'fetched')->{state}, 'fetched', 'and fetches');
+
+$stuck = event($server->url('stall/600000'));
+kt_wait(sub { chunks($stuck) > 0 }) or die 'nothing of it arrives';
+$began = time;
+$node->stop('fast');
+cmp_ok(time - $began, '<', 3.5, 'a shutdown does not wait for a download');
 done_testing();
