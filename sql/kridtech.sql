@@ -255,6 +255,87 @@ COMMENT ON COLUMN kridtech.webhook_inbox.attempts IS 'How often it was tried aga
 COMMENT ON COLUMN kridtech.webhook_inbox.next_attempt_at IS 'When it is tried again by itself; NULL: not';
 
 -- ---------------------------------------------------------------------------------------------------
+-- Recordings
+-- ---------------------------------------------------------------------------------------------------
+
+-- Verified events with a recording, in the order in which they came: what the dialer walks through.
+CREATE INDEX webhook_events_recording_idx ON kridtech.webhook_events (received_at, call_id)
+	WHERE recording_url IS NOT NULL AND verified_by IS NOT NULL;
+COMMENT ON INDEX kridtech.webhook_events_recording_idx IS 'Events whose recording may be fetched';
+
+CREATE TABLE kridtech.recordings (
+	call_id         text PRIMARY KEY CHECK (call_id <> ''),
+	state           text NOT NULL DEFAULT 'waiting'
+		CHECK (state IN ('waiting', 'fetching', 'fetched', 'failed')),
+	content_type    text,
+	bytes           bigint CHECK (bytes > 0),
+	sha256          bytea CHECK (octet_length(sha256) = 32),
+	fetched_at      timestamptz,
+	error           text,
+	attempts        integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+	next_attempt_at timestamptz DEFAULT pg_catalog.clock_timestamp(),
+	CONSTRAINT recordings_whole_check
+		CHECK (CASE WHEN state = 'fetched' THEN num_nulls(bytes, sha256, fetched_at) = 0
+			ELSE num_nonnulls(content_type, bytes, sha256, fetched_at) = 0 END),
+	CONSTRAINT recordings_waiting_check CHECK ((state = 'waiting') = (next_attempt_at IS NOT NULL))
+);
+CREATE INDEX recordings_waiting_idx ON kridtech.recordings (next_attempt_at, call_id)
+	WHERE state = 'waiting';
+CREATE INDEX recordings_fetching_idx ON kridtech.recordings (call_id) WHERE state = 'fetching';
+
+-- Sound is compressed already: EXTERNAL spares the attempt to compress it again, and lets substr() read a part.
+CREATE TABLE kridtech.recording_chunks (
+	call_id text NOT NULL REFERENCES kridtech.recordings ON DELETE CASCADE,
+	seq     integer NOT NULL CHECK (seq >= 0),
+	data    bytea NOT NULL CHECK (octet_length(data) > 0),
+	PRIMARY KEY (call_id, seq)
+);
+ALTER TABLE kridtech.recording_chunks ALTER COLUMN data SET STORAGE EXTERNAL;
+
+COMMENT ON INDEX kridtech.recordings_pkey IS 'A call has one recording';
+COMMENT ON INDEX kridtech.recordings_waiting_idx IS 'What is to be fetched, in its order';
+COMMENT ON INDEX kridtech.recordings_fetching_idx IS 'What is being fetched';
+COMMENT ON INDEX kridtech.recording_chunks_pkey IS 'The content''s pieces in their order';
+COMMENT ON CONSTRAINT recordings_whole_check ON kridtech.recordings IS 'What is said of the content is said only when all of it is there';
+COMMENT ON CONSTRAINT recordings_waiting_check ON kridtech.recordings IS 'Only what waits has a time to be tried at';
+COMMENT ON TABLE kridtech.recordings IS
+	'The recordings of calls, one row per verified webhook event that names one, while kridtech.recordings is on. The content is in kridtech.recording_chunks. Deleting a row deletes the content; while the event is there and young enough, it is fetched anew';
+COMMENT ON COLUMN kridtech.recordings.call_id IS 'The call''s ID at Kridtech (callId)';
+COMMENT ON COLUMN kridtech.recordings.state IS
+	'waiting (until next_attempt_at), fetching, fetched (the content is whole) or failed (it is not tried again by itself)';
+COMMENT ON COLUMN kridtech.recordings.content_type IS 'The media type the server gave it (Content-Type), as it stood there';
+COMMENT ON COLUMN kridtech.recordings.bytes IS 'The content''s length';
+COMMENT ON COLUMN kridtech.recordings.sha256 IS 'The content''s SHA-256; NULL until all of it is there';
+COMMENT ON COLUMN kridtech.recordings.fetched_at IS 'When all of it was there';
+COMMENT ON COLUMN kridtech.recordings.error IS 'Why it is not fetched, or why the last attempt failed';
+COMMENT ON COLUMN kridtech.recordings.attempts IS 'How often it was tried';
+COMMENT ON COLUMN kridtech.recordings.next_attempt_at IS
+	'When it is tried; at first the time its event came, so that the oldest is fetched first. To try a failed one again: state = ''waiting'', next_attempt_at = now()';
+COMMENT ON TABLE kridtech.recording_chunks IS
+	'The content of recordings in pieces of 256 kB, the last one shorter. Whole only where kridtech.recordings says fetched';
+COMMENT ON COLUMN kridtech.recording_chunks.call_id IS 'The call''s ID at Kridtech: kridtech.recordings.call_id';
+COMMENT ON COLUMN kridtech.recording_chunks.seq IS 'The piece''s number, from 0';
+COMMENT ON COLUMN kridtech.recording_chunks.data IS 'The bytes from 262144 * seq on';
+
+SELECT pg_catalog.pg_extension_config_dump('kridtech.recordings', '');
+SELECT pg_catalog.pg_extension_config_dump('kridtech.recording_chunks', '');
+
+CREATE FUNCTION kridtech_recording(call_id text)
+RETURNS bytea
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT string_agg(c.data, ''::bytea ORDER BY c.seq)
+	  FROM kridtech.recordings AS r JOIN kridtech.recording_chunks AS c ON c.call_id = r.call_id
+	 WHERE r.call_id = $1 AND r.state = 'fetched'
+$$;
+COMMENT ON FUNCTION kridtech_recording(text) IS
+	'A recording''s content; NULL unless all of it is there. The caller needs USAGE on the schema kridtech and SELECT on recordings and recording_chunks. Error: 54000 above 1 GB, which can be read from kridtech.recording_chunks only';
+
+REVOKE ALL ON kridtech.recordings, kridtech.recording_chunks FROM PUBLIC;
+REVOKE ALL ON FUNCTION kridtech_recording(text) FROM PUBLIC;
+
+-- ---------------------------------------------------------------------------------------------------
 -- The mirror: what GET /api/calls has ever said
 -- ---------------------------------------------------------------------------------------------------
 

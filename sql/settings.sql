@@ -48,7 +48,9 @@ SELECT name, boot_val, unit, vartype, context, min_val, max_val
                 'kridtech.correlate', 'kridtech.max_queued_per_transaction', 'kridtech.settle_time',
                 'kridtech.notify', 'kridtech.probe_interval', 'kridtech.retry_limit',
                 'kridtech.sync_interval', 'kridtech.webhook_grace', 'kridtech.retention',
-                'kridtech.webhook_max_unverified', 'kridtech.webhook_max_inbox')
+                'kridtech.webhook_max_unverified', 'kridtech.webhook_max_inbox', 'kridtech.recordings',
+                'kridtech.recording_hosts', 'kridtech.recording_max_size', 'kridtech.recording_timeout',
+                'kridtech.recording_max_age')
  ORDER BY name COLLATE "C";
 -- whatever exists under the prefix is described, and none can be set by a role or in a session
 SELECT name, context, short_desc FROM pg_settings
@@ -124,6 +126,11 @@ ALTER SYSTEM SET kridtech.databases = 'a b';
 ALTER SYSTEM SET kridtech.databases = '"a';
 SELECT 'a0' || string_agg(', a' || i, '') AS many FROM generate_series(1, 32) AS i \gset
 ALTER SYSTEM SET kridtech.databases = :'many';
+-- recording_hosts: names, domains of two labels, addresses
+ALTER SYSTEM SET kridtech.recording_hosts = '*';
+ALTER SYSTEM SET kridtech.recording_hosts = '.com';
+ALTER SYSTEM SET kridtech.recording_hosts = 'https://storage.kridtech.com';
+ALTER SYSTEM SET kridtech.recording_hosts = 'storage.kridtech.com,,x';
 -- the time-outs: 100 ms to 10 min, with a unit; the server's own words differ between versions
 \set VERBOSITY sqlstate
 ALTER SYSTEM SET kridtech.connect_timeout = 0;

@@ -62,3 +62,88 @@ kt_on_shmem_request(void (*request)(void))
 }
 
 #endif
+
+#ifdef KT_HAVE_CRYPTOHASH
+
+#include "common/cryptohash.h"
+#include "utils/resowner.h"
+
+struct KtSha256
+{
+	pg_cryptohash_ctx *context;
+	ResourceOwner owner; /* a transaction's own would take the context away at its end */
+};
+
+/* The server's build decides whether the context has an owner; it is forgotten there when it is freed. */
+KtSha256 *
+kt_sha256_begin(void)
+{
+	ResourceOwner caller = CurrentResourceOwner;
+	KtSha256 *sha = MemoryContextAllocZero(TopMemoryContext, sizeof(KtSha256));
+
+	sha->owner = ResourceOwnerCreate(NULL, "kridtech SHA-256");
+	CurrentResourceOwner = sha->owner;
+	sha->context = pg_cryptohash_create(PG_SHA256);
+	CurrentResourceOwner = caller;
+	if (sha->context != NULL && pg_cryptohash_init(sha->context) < 0)
+	{
+		pg_cryptohash_free(sha->context);
+		sha->context = NULL;
+	}
+	return sha;
+}
+
+bool
+kt_sha256_add(KtSha256 *sha, const void *bytes, size_t len)
+{
+	return sha->context != NULL && pg_cryptohash_update(sha->context, bytes, len) >= 0;
+}
+
+bool
+kt_sha256_end(KtSha256 *sha, uint8 *digest)
+{
+	bool done = sha->context != NULL &&
+	            (digest == NULL || pg_cryptohash_final(sha->context, digest, KT_SHA256_SIZE) >= 0);
+
+	if (sha->context != NULL)
+		pg_cryptohash_free(sha->context);
+	ResourceOwnerDelete(sha->owner);
+	pfree(sha);
+	return done;
+}
+
+#else
+
+#include "common/sha2.h"
+
+struct KtSha256
+{
+	pg_sha256_ctx context;
+};
+
+KtSha256 *
+kt_sha256_begin(void)
+{
+	KtSha256 *sha = MemoryContextAllocZero(TopMemoryContext, sizeof(KtSha256));
+
+	pg_sha256_init(&sha->context);
+	return sha;
+}
+
+bool
+kt_sha256_add(KtSha256 *sha, const void *bytes, size_t len)
+{
+	pg_sha256_update(&sha->context, bytes, len);
+	return true;
+}
+
+bool
+kt_sha256_end(KtSha256 *sha, uint8 *digest)
+{
+	if (digest != NULL)
+		pg_sha256_final(&sha->context, digest);
+	pfree(sha);
+	return true;
+}
+
+#endif

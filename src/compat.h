@@ -172,6 +172,21 @@ extern void kt_on_shmem_request(void (*request)(void));
 #define kt_numeric_is_special(number) numeric_is_nan(number)
 #endif
 
+/* SHA-256 piece by piece; 14 has a new interface to it. */
+#if PG_VERSION_NUM >= 140000
+#define KT_HAVE_CRYPTOHASH 1
+#endif
+#define KT_SHA256_SIZE 32
+typedef struct KtSha256 KtSha256;
+
+/*
+ * It lives until kt_sha256_end(), which fills digest unless that is NULL, also across transactions. Begun where
+ * errors may be thrown (for memory); the others return false where the library fails, for good.
+ */
+extern KtSha256 *kt_sha256_begin(void);
+extern bool kt_sha256_add(KtSha256 *sha, const void *bytes, size_t len);
+extern bool kt_sha256_end(KtSha256 *sha, uint8 *digest);
+
 #endif /* !FRONTEND */
 
 #endif /* KT_COMPAT_H */

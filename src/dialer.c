@@ -31,6 +31,7 @@
 #include "miscadmin.h"
 #include "pace.h"
 #include "queue.h"
+#include "recordings.h"
 #include "settings.h"
 #include "shmem.h"
 #include "readiness.h"
@@ -761,7 +762,7 @@ next_deadline(const Dialer *d)
 	for (i = 0; i < d->air.size && d->air.landed > 0; i++)
 		if (d->air.flights[i].taken && d->air.flights[i].landed)
 			deadline = earlier(deadline, d->air.flights[i].retry_at);
-	return deadline;
+	return earlier(deadline, kt_recordings_deadline());
 }
 
 static void
@@ -887,6 +888,7 @@ kridtech_dialer_main(Datum argument)
 			kt_sync_work(d->sync);
 			kt_retention_work(&d->retention);
 		}
+		kt_recordings_step(d->air.http, d->slot, d->readiness.ready ? d->readiness.epoch : 0);
 		wait_for_something(d);
 	}
 	drain(d);

@@ -390,13 +390,31 @@ kt_http_step(KtHttp *http)
 KtHttpTransfer *
 kt_http_reap(KtHttp *http, KtHttpAnswer *answer)
 {
-	KtHttpTransfer *t = http->ended;
+	KtHttpTransfer *t;
 
-	if (t == NULL)
-		return NULL;
-	ended_remove(http, t);
-	kt_transfer_answer(t, answer);
-	return t;
+	while ((t = http->ended) != NULL)
+	{
+		ended_remove(http, t);
+		kt_transfer_answer(t, answer);
+		if (t->download.wants.on_end == NULL)
+			return t;
+		t->download.wants.on_end(t->owner, answer);
+		kt_http_release(http, t);
+	}
+	return NULL;
+}
+
+void
+kt_http_resume(KtHttp *http, KtHttpTransfer *t)
+{
+	sigset_t saved;
+
+	(void) http;
+	if (!t->in_multi || t->barred)
+		return;
+	block_signals(&saved);
+	curl_easy_pause(t->easy, CURLPAUSE_CONT);
+	restore_signals(&saved);
 }
 
 void

@@ -15,8 +15,36 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct KtHttpAnswer;
+struct sockaddr;
+
 typedef struct KtHttp KtHttp;
 typedef struct KtHttpTransfer KtHttpTransfer;
+
+/* What a sink did with the bytes it was given. */
+typedef enum KtHttpSunk
+{
+	KT_HTTP_TAKEN,
+	KT_HTTP_WAIT, /* nothing of them: they come again after kt_http_resume() */
+	KT_HTTP_STOP  /* the transfer is to fail */
+} KtHttpSunk;
+
+/*
+ * For a body that is too large to be kept, from a server that is not trusted. sink and allow_address are called
+ * inside libcurl: they may neither throw nor call anything of this file. on_end is called by kt_http_reap(), which
+ * does not return such a transfer but releases it after that call.
+ *
+ * The body reaches sink as it arrives, without decoding, and only if the status is 200 and the header says where
+ * the body ends; a transfer that ends with CURLE_OK and status 200 has handed all of it on. The connection is a
+ * new one, to an address that allow_address has let pass, and closed at the end.
+ */
+typedef struct KtHttpDownload
+{
+	KtHttpSunk (*sink)(void *owner, const char *bytes, size_t len);
+	bool (*allow_address)(void *owner, const struct sockaddr *address);
+	void (*on_end)(void *owner, const struct KtHttpAnswer *answer);
+	int64_t max_bytes;
+} KtHttpDownload;
 
 /* What to send. Everything is copied at kt_http_submit(), except ca_file and user_agent, which are too. */
 typedef struct KtHttpRequest
@@ -29,9 +57,10 @@ typedef struct KtHttpRequest
 	long connect_timeout_ms; /* DNS, TCP and TLS together */
 	long request_timeout_ms; /* the whole transfer */
 	const char *user_agent;
-	const char *ca_file; /* extra CA bundle, or NULL */
-	bool loopback_only;  /* refuse to connect to an address that is not loopback */
-	void *owner;         /* comes back in the answer */
+	const char *ca_file;            /* extra CA bundle, or NULL */
+	bool loopback_only;             /* refuse to connect to an address that is not loopback */
+	void *owner;                    /* comes back in the answer */
+	const KtHttpDownload *download; /* NULL: the body comes in the answer; else body must be NULL */
 } KtHttpRequest;
 
 /* How a transfer ended. The evidence an outcome is judged by; valid until kt_http_release(). */
@@ -45,10 +74,11 @@ typedef struct KtHttpAnswer
 	int status;         /* HTTP status, 0 when none arrived */
 	const char *body;   /* never NULL */
 	size_t body_len;
-	int64_t retry_after; /* seconds from Retry-After, negative when absent or senseless */
-	int64_t date;        /* the Date header as Unix time, -1 when absent */
-	int64_t total_us;    /* time the whole transfer took */
-	bool reused;         /* went out on a kept-alive connection */
+	int64_t retry_after;      /* seconds from Retry-After, negative when absent or senseless */
+	int64_t date;             /* the Date header as Unix time, -1 when absent */
+	int64_t total_us;         /* time the whole transfer took */
+	bool reused;              /* went out on a kept-alive connection */
+	const char *content_type; /* of a download, as it was sent; NULL when absent */
 } KtHttpAnswer;
 
 /* Microseconds on the monotonic clock. */
@@ -73,8 +103,11 @@ extern KtHttpTransfer *kt_http_submit(KtHttp *http, const KtHttpRequest *request
 /* Moves every transfer as far as it goes without blocking. */
 extern void kt_http_step(KtHttp *http);
 
-/* A finished transfer, or NULL. Its answer stays valid until kt_http_release(). */
+/* A finished transfer that is no download, or NULL. Its answer stays valid until kt_http_release(). */
 extern KtHttpTransfer *kt_http_reap(KtHttp *http, KtHttpAnswer *answer);
+
+/* Goes on with a download whose sink said KT_HTTP_WAIT; it may be called at once. */
+extern void kt_http_resume(KtHttp *http, KtHttpTransfer *transfer);
 
 /* Gives a reaped transfer back. */
 extern void kt_http_release(KtHttp *http, KtHttpTransfer *transfer);

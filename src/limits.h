@@ -47,6 +47,18 @@
  * second, and a unit of work has two.
  */
 #define KT_MAX_WEBHOOK_BODY (64 * 1024 * 1024)
+/* The URL of a recording. Signed ones, with their tokens, are some 2 kB. */
+#define KT_MAX_RECORDING_URL 8192
+
+/* A recording's content type as it is kept: "audio/mpeg", perhaps with parameters. */
+#define KT_MAX_CONTENT_TYPE 128
+
+/* A recording is stored in pieces of this size: what dialling may have to wait for is the writing of one. */
+#define KT_RECORDING_CHUNK (256 * 1024)
+
+/* What libcurl may hand over at once is 16 kB; this much more than a chunk has room. */
+#define KT_MAX_RECORDING_BUFFER (KT_RECORDING_CHUNK + 64 * 1024)
+
 
 /* Tokens in kridtech.webhook_token_file: two are needed for a rotation. And one of them, 40 to 64 characters. */
 #define KT_MAX_TOKENS 8

@@ -12,6 +12,7 @@
 #include "settings.h"
 
 #include "compat.h"
+#include "fetchurl.h"
 #include "nodes/pg_list.h"
 #include "shmem.h"
 #include "limits.h"
@@ -44,6 +45,11 @@ int kt_retention;
 bool kt_notify;
 int kt_probe_interval;
 int kt_retry_limit;
+bool kt_recordings;
+char *kt_recording_hosts;
+int kt_recording_max_size;
+int kt_recording_timeout;
+int kt_recording_max_age;
 char *kt_webhook_listen;
 char *kt_webhook_path;
 char *kt_webhook_token_file;
@@ -196,6 +202,16 @@ kt_settings_list_database(const char *name)
 	return found;
 }
 
+static bool
+check_recording_hosts(char **newval, void **extra, GucSource source)
+{
+	const char *fault = kt_fetchurl_check_hosts(*newval);
+
+	if (fault != NULL)
+		GUC_check_errdetail("%s", fault);
+	return fault == NULL;
+}
+
 /* A path as it stands in a request: nothing that is written otherwise there, and no room for doubt. */
 static bool
 check_webhook_path(char **newval, void **extra, GucSource source)
@@ -315,6 +331,28 @@ define_dialer(void)
 	define_interval("kridtech.probe_interval",
 	                "How often one request is tried while an account has insufficient credits.",
 	                NULL, &kt_probe_interval, A_MINUTE);
+}
+
+static void
+define_recordings(void)
+{
+	define_switch("kridtech.recordings",
+	              "Fetches the recordings of verified webhook events into kridtech.recordings.",
+	              NULL, &kt_recordings, false);
+	define_text(
+		"kridtech.recording_hosts", "The hosts that recordings may be fetched from.",
+		"A list of names, of domains behind a leading dot, and of addresses, each with :port "
+		"where it is not 443. A name must lead to a public address.",
+		&kt_recording_hosts, "storage.kridtech.com", check_recording_hosts, NULL);
+	DefineCustomIntVariable("kridtech.recording_max_size", "A larger recording is not fetched.",
+	                        NULL, &kt_recording_max_size, 500 * 1024, 1, INT_MAX, PGC_SIGHUP,
+	                        GUC_UNIT_KB, NULL, NULL, NULL);
+	define_interval("kridtech.recording_timeout", "How long the download of a recording may take.",
+	                NULL, &kt_recording_timeout, 10 * A_MINUTE);
+	DefineCustomIntVariable("kridtech.recording_max_age",
+	                        "How long after its webhook a recording is tried to be fetched.", NULL,
+	                        &kt_recording_max_age, 7 * SECS_PER_DAY, 1, 366 * SECS_PER_DAY,
+	                        PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 }
 
 /* How much a receiver takes, and how long it waits for it. */
@@ -437,6 +475,7 @@ kt_settings_define(void)
 	               NULL, &kt_request_timeout, 30 * A_SECOND);
 	define_dialer();
 	define_sync();
+	define_recordings();
 	define_receiver();
 	define_webhook_bounds();
 	kt_reserve_guc_prefix("kridtech");

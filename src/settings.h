@@ -47,6 +47,13 @@ extern int kt_webhook_header_timeout;    /* milliseconds, as the next two */
 extern int kt_webhook_body_timeout;
 extern int kt_webhook_idle_timeout;
 
+/* The recordings'. */
+extern bool kt_recordings;        /* they are fetched */
+extern char *kt_recording_hosts;  /* found good by kt_fetchurl_check_hosts() */
+extern int kt_recording_max_size; /* kilobytes */
+extern int kt_recording_timeout;  /* milliseconds, for one download */
+extern int kt_recording_max_age;  /* seconds after the event came in */
+
 /* The names in kridtech.databases: a list of palloc'd strings, each once. */
 extern struct List *kt_settings_databases(void);
 

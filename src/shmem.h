@@ -50,6 +50,10 @@ typedef enum KtCounter
 	KT_COUNT_SYNC_GAPS,  /* more than 100 calls passed between two polls */
 	KT_COUNT_SYNC_BOUND, /* unknown requests that found their call in a list */
 	KT_COUNT_RETIRED,    /* rows removed by kridtech.retention */
+	KT_COUNT_WAKES,              /* turns of the loop */
+	KT_COUNT_RECORDINGS,         /* fetched */
+	KT_COUNT_RECORDING_FAILURES, /* attempts that came to nothing */
+	KT_COUNT_RECORDING_BYTES,    /* of those fetched */
 	KT_NDIALER_COUNTERS,
 
 	KT_COUNT_RECEIVED = KT_NDIALER_COUNTERS, /* deliveries whose body came whole */

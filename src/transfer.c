@@ -79,6 +79,8 @@ on_open_socket(void *userp, curlsocktype purpose, struct curl_sockaddr *address)
 		return CURL_SOCKET_BAD;
 	if (t->loopback_only && !is_loopback(&address->addr))
 		return CURL_SOCKET_BAD;
+	if (!kt_download_may_open(&t->download, &address->addr))
+		return CURL_SOCKET_BAD;
 	t->last_socket = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 	return t->last_socket;
 }
@@ -117,6 +119,8 @@ on_answer_body(char *bytes, size_t size, size_t nmemb, void *userp)
 {
 	KtHttpTransfer *t = userp;
 
+	if (kt_download_is_wanted(&t->download))
+		return kt_download_body(&t->download, bytes, size * nmemb);
 	if (kt_buf_append(&t->answer, bytes, size * nmemb))
 		return size * nmemb;
 	t->too_large = true;
@@ -147,6 +151,8 @@ on_answer_header(char *line, size_t size, size_t nmemb, void *userp)
 		t->too_large = true;
 		return 0;
 	}
+	if (kt_download_is_wanted(&t->download))
+		kt_download_header(&t->download, line, len);
 	if (len >= 5 && memcmp(line, "HTTP/", 5) == 0)
 		t->date = -1; /* a new answer: what a 1xx said is void */
 	else if (line[0] == '\r' || line[0] == '\n')
@@ -303,11 +309,14 @@ set_body(KtHttpTransfer *t, const KtHttpRequest *request)
 	           CURLE_OK;
 }
 
-/* A POST without a byte of body needs no rewinding: only a new connection keeps libcurl from repeating it. */
+/*
+ * A POST without a byte of body needs no rewinding: only a new connection keeps libcurl from repeating it. And a
+ * download goes to no address that was not judged for it.
+ */
 static long
 needs_fresh_connection(const KtHttpRequest *request)
 {
-	return request->body != NULL && request->body_len == 0;
+	return (request->body != NULL && request->body_len == 0) || request->download != NULL;
 }
 
 bool
@@ -328,7 +337,8 @@ kt_transfer_prepare(KtHttpTransfer *t, const KtHttpRequest *request)
 	       curl_easy_setopt(t->easy, CURLOPT_USERAGENT, request->user_agent) == CURLE_OK &&
 	       curl_easy_setopt(t->easy, CURLOPT_FRESH_CONNECT, needs_fresh_connection(request)) ==
 	           CURLE_OK &&
-	       set_headers(t, request) && set_body(t, request);
+	       kt_download_prepare(&t->download, t->easy, request) && set_headers(t, request) &&
+	       set_body(t, request);
 }
 
 void
@@ -432,4 +442,5 @@ kt_transfer_answer(KtHttpTransfer *t, KtHttpAnswer *answer)
 	answer->date = t->date;
 	answer->total_us = info_off(t, CURLINFO_TOTAL_TIME_T);
 	answer->reused = info_long(t, CURLINFO_NUM_CONNECTS) == 0 && answer->status != 0;
+	kt_download_answer(&t->download, answer);
 }

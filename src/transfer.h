@@ -9,6 +9,7 @@
 #include <curl/curl.h>
 
 #include "buf.h"
+#include "download.h"
 #include "http.h"
 
 struct KtHttpTransfer
@@ -24,8 +25,10 @@ struct KtHttpTransfer
 	KtBuf answer;
 	size_t header_bytes;
 	bool header_whole; /* the blank line after the final answer's header came */
-	int64_t date;
 	bool too_large;
+	int64_t date;
+
+	KtDownload download;
 
 	bool owned;            /* submitted, and neither released nor aborted */
 	bool in_multi;         /* libcurl holds it */

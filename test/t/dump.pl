@@ -19,6 +19,9 @@ $node->safe_psql('source', <<~'EOT');
 	INSERT INTO kridtech.webhook_inbox (body, reason) VALUES ('{"callId": "call_1", "transcript": "Agent: Hi"}', 'late'), ('[]', 'bad body');
 	SELECT kridtech_replay_webhook(1);
 	SELECT kridtech_sync_calls();
+	INSERT INTO kridtech.recordings (call_id, state, next_attempt_at, bytes, sha256, fetched_at, content_type)
+	VALUES ('call_1', 'fetched', NULL, 300001, sha256(convert_to(repeat('x', 300001), 'UTF8')), now(), 'audio/mpeg'), ('call_2', 'failed', NULL, NULL, NULL, NULL, NULL);
+	INSERT INTO kridtech.recording_chunks VALUES ('call_1', 1, convert_to(repeat('x', 37857), 'UTF8')), ('call_1', 0, convert_to(repeat('x', 262144), 'UTF8'));
 	EOT
 
 my %contents = (
@@ -30,6 +33,8 @@ my %contents = (
 	'kridtech.webhook_inbox' => 'SELECT i FROM kridtech.webhook_inbox i ORDER BY id',
 	'the inbox\'s sequence'  => 'SELECT last_value, is_called FROM kridtech.webhook_inbox_id_seq',
 	'the sequence'           => 'SELECT last_value, is_called FROM kridtech.call_requests_id_seq',
+	'kridtech.recordings'    => 'SELECT r FROM kridtech.recordings r ORDER BY call_id',
+	'a recording\'s content' => q{SELECT sha256(kridtech_recording('call_1')) = sha256 FROM kridtech.recordings r WHERE call_id = 'call_1'},
 	'privileges'             => q{SELECT proname, proacl FROM pg_proc WHERE proname LIKE 'kridtech%' ORDER BY 1});
 
 for my $format ('plain', 'custom', 'directory')

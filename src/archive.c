@@ -1,0 +1,239 @@
+/*
+ * kridtech.recordings and kridtech.recording_chunks: the only file that writes them.
+ *
+ * Why a recording that says 'fetched' is whole: its pieces are added only while it is being fetched, each under the
+ * claim of one attempt; an attempt begins by removing what an earlier one left; and the state, the length and the
+ * hash are written by the transaction that adds the last piece. The pieces before need not be flushed on their
+ * own: the WAL has them before that commit.
+ *
+ * A claim is the row's state 'fetching' together with its count of attempts. Whoever deletes the row or sets it
+ * back ends the claim, and nothing is written under it any more.
+ */
+#include "postgres.h"
+
+#include "archive.h"
+
+#include "catalog/pg_type.h"
+#include "compat.h"
+#include "extension.h"
+#include "statement.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+/* How long a statement here waits for a lock. */
+#define LOCK_TIMEOUT "100ms"
+
+/* Pieces that are removed in one unit. */
+#define CLEAN_CHUNKS "4"
+
+/* ---- statements ------------------------------------------------------------------------------------------- */
+
+static void
+begin(KtOwner *owner)
+{
+	kt_owner_begin(owner);
+	(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_SUSET, PGC_S_SESSION,
+	                         GUC_ACTION_SAVE, true, 0, false);
+}
+
+/* A text column of the row that came back, in that context; NULL stays NULL. */
+static char *
+get_text(int column, MemoryContext context)
+{
+	char *value = kt_statement_text(0, column);
+
+	return value == NULL ? NULL : MemoryContextStrdup(context, value);
+}
+
+static Datum
+bytes_datum(const void *data, size_t len)
+{
+	bytea *value = palloc(VARHDRSZ + len);
+
+	SET_VARSIZE(value, VARHDRSZ + len);
+	memcpy(VARDATA(value), data, len);
+	return PointerGetDatum(value);
+}
+
+/* ---- what there is to fetch ------------------------------------------------------------------------------- */
+
+/* $4: whether to add them. next_attempt_at is the event's time: the oldest is claimed first. */
+static KtStatement enlist = {
+	"WITH seen AS MATERIALIZED (SELECT e.call_id, e.received_at FROM kridtech.webhook_events AS e"
+	"  WHERE e.recording_url IS NOT NULL AND e.verified_by IS NOT NULL"
+	"  AND (e.received_at, e.call_id) > ($1, $2) ORDER BY e.received_at, e.call_id LIMIT $3),"
+	" added AS (INSERT INTO kridtech.recordings (call_id, next_attempt_at)"
+	"  SELECT s.call_id, s.received_at FROM seen AS s WHERE $4 AND NOT EXISTS"
+	"  (SELECT FROM kridtech.recordings AS r WHERE r.call_id = s.call_id)"
+	"  ON CONFLICT (call_id) DO NOTHING)"
+	" SELECT s.received_at, s.call_id, (SELECT count(*) FROM seen) FROM seen AS s"
+	" ORDER BY s.received_at DESC, s.call_id DESC LIMIT 1",
+	SPI_OK_SELECT,
+	{TIMESTAMPTZOID, TEXTOID, INT8OID, BOOLOID, InvalidOid},
+	NULL};
+
+int
+kt_archive_enlist(KtArchiveCursor *cursor, int limit, bool insert)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Datum values[4];
+	KtOwner owner;
+	bool isnull;
+	int seen = 0;
+
+	begin(&owner);
+	values[0] = TimestampTzGetDatum(cursor->received_at);
+	values[1] = CStringGetTextDatum(cursor->call_id);
+	values[2] = Int64GetDatum(limit);
+	values[3] = BoolGetDatum(insert);
+	if (kt_statement_run(&enlist, values, NULL) > 0)
+	{
+		cursor->received_at = DatumGetTimestampTz(kt_statement_datum(0, 1, &isnull));
+		cursor->call_id = get_text(2, caller);
+		seen = (int) kt_statement_int64(0, 3);
+	}
+	kt_owner_end(&owner);
+	return seen;
+}
+
+/* $2: now. A volatile function in its place would make it read all that waits, however long it still has to. */
+static KtStatement claim_next = {
+	"UPDATE kridtech.recordings AS r SET state = 'fetching', attempts = r.attempts + 1,"
+	" next_attempt_at = NULL FROM (SELECT q.call_id FROM kridtech.recordings AS q"
+	"  WHERE q.state = 'waiting' AND q.next_attempt_at <= $2"
+	"  ORDER BY q.next_attempt_at, q.call_id OFFSET $1 LIMIT 1 FOR UPDATE SKIP LOCKED) AS due"
+	" LEFT JOIN kridtech.webhook_events AS e ON e.call_id = due.call_id AND e.verified_by IS NOT NULL"
+	" WHERE r.call_id = due.call_id RETURNING r.call_id, r.attempts, e.recording_url, e.received_at",
+	SPI_OK_UPDATE_RETURNING,
+	{INT8OID, TIMESTAMPTZOID, InvalidOid},
+	NULL};
+
+bool
+kt_archive_claim(KtArchiveClaim *claim, int skip)
+{
+	Datum values[] = {Int64GetDatum(skip), TimestampTzGetDatum(GetCurrentTimestamp())};
+	MemoryContext caller = CurrentMemoryContext;
+	KtOwner owner;
+	bool isnull;
+	bool found;
+
+	begin(&owner);
+	found = kt_statement_run(&claim_next, values, NULL) > 0;
+	if (found)
+	{
+		claim->call_id = get_text(1, caller);
+		claim->attempts = DatumGetInt32(kt_statement_datum(0, 2, &isnull));
+		claim->url = get_text(3, caller);
+		claim->received_at = kt_statement_int64(0, 4);
+	}
+	kt_owner_end(&owner);
+	return found;
+}
+
+static KtStatement recover = {
+	"UPDATE kridtech.recordings AS r SET state = 'waiting', next_attempt_at = clock_timestamp(),"
+	" error = 'the dialer ended before the recording was whole' WHERE r.state = 'fetching'",
+	SPI_OK_UPDATE,
+	{InvalidOid},
+	NULL};
+
+void
+kt_archive_recover(void)
+{
+	KtOwner owner;
+
+	begin(&owner);
+	(void) kt_statement_run(&recover, NULL, NULL);
+	kt_owner_end(&owner);
+}
+
+/* ---- under a claim ---------------------------------------------------------------------------------------- */
+
+/* Runs a statement whose first two parameters are the claim. True when it touched a row. */
+static bool
+run_under(const KtArchiveClaim *claim, KtStatement *statement, Datum *values)
+{
+	KtOwner owner;
+	bool touched;
+
+	begin(&owner);
+	values[0] = CStringGetTextDatum(claim->call_id);
+	values[1] = Int32GetDatum(claim->attempts);
+	touched = kt_statement_run(statement, values, NULL) > 0;
+	kt_owner_end(&owner);
+	return touched;
+}
+
+static KtStatement clean = {
+	"DELETE FROM kridtech.recording_chunks AS c WHERE c.call_id = $1 AND c.seq IN"
+	" (SELECT p.seq FROM kridtech.recording_chunks AS p WHERE p.call_id = $1"
+	"  ORDER BY p.seq LIMIT " CLEAN_CHUNKS ") AND EXISTS (SELECT FROM kridtech.recordings AS r"
+	" WHERE r.call_id = $1 AND r.state = 'fetching' AND r.attempts = $2)",
+	SPI_OK_DELETE,
+	{TEXTOID, INT4OID, InvalidOid},
+	NULL};
+
+bool
+kt_archive_clean(const KtArchiveClaim *claim)
+{
+	Datum values[2];
+
+	return run_under(claim, &clean, values);
+}
+
+static KtStatement append = {
+	"INSERT INTO kridtech.recording_chunks (call_id, seq, data) SELECT r.call_id, $3, $4"
+	" FROM kridtech.recordings AS r"
+	" WHERE r.call_id = $1 AND r.state = 'fetching' AND r.attempts = $2",
+	SPI_OK_INSERT,
+	{TEXTOID, INT4OID, INT4OID, BYTEAOID, InvalidOid},
+	NULL};
+
+bool
+kt_archive_append(const KtArchiveClaim *claim, int seq, const char *data, size_t len)
+{
+	Datum values[4];
+
+	values[2] = Int32GetDatum(seq);
+	values[3] = bytes_datum(data, len);
+	return run_under(claim, &append, values);
+}
+
+static KtStatement complete = {
+	"UPDATE kridtech.recordings AS r SET state = 'fetched', bytes = $3, content_type = nullif($4, ''),"
+	" sha256 = $5, fetched_at = clock_timestamp(), error = NULL"
+	" WHERE r.call_id = $1 AND r.state = 'fetching' AND r.attempts = $2",
+	SPI_OK_UPDATE,
+	{TEXTOID, INT4OID, INT8OID, TEXTOID, BYTEAOID, InvalidOid},
+	NULL};
+
+bool
+kt_archive_complete(const KtArchiveClaim *claim, const char *content_type, int64 bytes,
+                    const uint8 *sha256)
+{
+	Datum values[5];
+
+	values[2] = Int64GetDatum(bytes);
+	values[3] = CStringGetTextDatum(content_type);
+	values[4] = bytes_datum(sha256, KT_SHA256_SIZE);
+	return run_under(claim, &complete, values);
+}
+
+/* $3: the delay in microseconds, negative for ever. */
+static KtStatement put_back = {
+	"UPDATE kridtech.recordings AS r SET state = CASE WHEN $3 < 0 THEN 'failed' ELSE 'waiting' END,"
+	" next_attempt_at = CASE WHEN $3 >= 0 THEN clock_timestamp() + $3 * interval '1 microsecond' END,"
+	" error = $4 WHERE r.call_id = $1 AND r.state = 'fetching' AND r.attempts = $2",
+	SPI_OK_UPDATE,
+	{TEXTOID, INT4OID, INT8OID, TEXTOID, InvalidOid},
+	NULL};
+
+bool
+kt_archive_put_back(const KtArchiveClaim *claim, const char *error, int64 delay)
+{
+	Datum values[4];
+
+	values[2] = Int64GetDatum(delay);
+	values[3] = CStringGetTextDatum(error);
+	return run_under(claim, &put_back, values);
+}

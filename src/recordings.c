@@ -1,0 +1,315 @@
+/*
+ * The dialer's chore beside dialling: it fetches the recordings of verified webhook events.
+ *
+ * It walks through the events in the order in which they came and gives each recording a row that waits; and it
+ * claims what waits, oldest first, at most two at a time (fetch.c). Oldest first, because their URLs expire first;
+ * where they have expired already that costs one short request, and it comes to those that have not.
+ *
+ * The walk is a cursor over an index. It stays at the end and looks a little back each time, for transactions that
+ * committed late; from time to time it begins again, for events that were verified late.
+ *
+ * Nothing here is needed for a call. A unit of work that fails holds up recordings for a few seconds and nothing
+ * else; and a row that fails every time is passed over.
+ */
+#include "postgres.h"
+
+#include "recordings.h"
+
+#include "archive.h"
+#include "fetch.h"
+#include "settings.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "xact.h"
+
+/* Downloads at a time: a second one, so that a slow server does not hold up all others. */
+#define MAX_DOWNLOADS 2
+
+/* How often new events are looked for, and the next step of a walk that is not at its end. */
+#define POLL_US INT64CONST(2000000)
+#define WALK_US INT64CONST(10000)
+
+/* Events that one step of the walk passes. */
+#define WALK_BATCH 200
+
+/* A transaction that stores an event may commit this much later. */
+#define OVERLAP_US INT64CONST(10000000)
+
+/* A walk begins again so long after it came to its end, and ten times as long as it took. */
+#define REST_US INT64CONST(30000000)
+#define REST_SHARE 10
+
+/* What failed is tried again after this. */
+#define FAILURE_US INT64CONST(5000000)
+
+typedef struct Chore
+{
+	MemoryContext context;
+	KtSlot *slot;
+	KtHttp *http;
+	int64 epoch; /* 0: idle */
+	bool recovered;
+	KtFetch fetches[MAX_DOWNLOADS];
+	int turn; /* whose turn it is */
+
+	KtArchiveCursor cursor;
+	int walk_limit;
+	bool walk_passes; /* the next step adds nothing: the event before it cannot be added */
+	int64 walk_began; /* when this walk left its beginning */
+	int64 rest_until; /* when it begins again; 0: it is not at its end */
+	int64 walk_at;    /* when its next step is due */
+	int64 claim_at;   /* when something may be claimed */
+	int claim_skip;   /* rows that cannot be claimed, passed over until the next walk */
+} Chore;
+
+static Chore *chore = NULL;
+
+/* ---- the walk ----------------------------------------------------------------------------- */
+
+static void
+set_cursor(TimestampTz received_at, const char *call_id)
+{
+	char *copy = MemoryContextStrdup(chore->context, call_id);
+
+	if (chore->cursor.call_id != NULL)
+		pfree(chore->cursor.call_id);
+	chore->cursor.received_at = received_at;
+	chore->cursor.call_id = copy;
+}
+
+static void
+begin_walk(int64 now)
+{
+	set_cursor(GetCurrentTimestamp() - (int64) kt_recording_max_age * USECS_PER_SEC, "");
+	chore->walk_limit = WALK_BATCH;
+	chore->walk_passes = false;
+	chore->walk_began = now;
+	chore->rest_until = 0;
+	chore->claim_skip = 0;
+}
+
+/* What a unit is about, and what came of it. */
+typedef struct Unit
+{
+	KtArchiveCursor cursor;
+	int seen;
+	KtFetch *fetch;
+	bool claimed;
+} Unit;
+
+static void
+walk_work(void *argument)
+{
+	Unit *unit = argument;
+	MemoryContext unit_context = MemoryContextSwitchTo(chore->context);
+
+	unit->cursor = chore->cursor;
+	unit->seen = kt_archive_enlist(&unit->cursor, chore->walk_limit, !chore->walk_passes);
+	MemoryContextSwitchTo(unit_context);
+}
+
+/* At the end of the events: from here on only what is new, until the next walk. */
+static void
+end_walk(int64 now)
+{
+	TimestampTz back = GetCurrentTimestamp() - OVERLAP_US;
+
+	if (chore->rest_until == 0)
+		chore->rest_until = now + Max(REST_US, REST_SHARE * (now - chore->walk_began));
+	if (chore->cursor.received_at > back)
+		set_cursor(back, "");
+	chore->walk_at = now + POLL_US;
+}
+
+/*
+ * One step. A batch that fails is done again one by one, and one that fails alone is passed over, until the next
+ * walk: one event that cannot be added does not stop the others.
+ */
+static void
+walk(int64 now)
+{
+	Unit unit = {0};
+
+	if (chore->cursor.call_id == NULL || (chore->rest_until != 0 && now >= chore->rest_until))
+		begin_walk(now);
+	if (kt_xact_run("looking for recordings", walk_work, &unit, NULL, NULL, 0) != KT_XACT_DONE)
+	{
+		chore->walk_passes = chore->walk_limit == 1;
+		chore->walk_limit = 1;
+		chore->walk_at = now + FAILURE_US;
+		return;
+	}
+	chore->walk_passes = false;
+	if (unit.seen > 0)
+	{
+		set_cursor(unit.cursor.received_at, unit.cursor.call_id);
+		pfree(unit.cursor.call_id);
+		chore->claim_at = Min(chore->claim_at, now);
+	}
+	if (unit.seen < chore->walk_limit)
+		end_walk(now);
+	else
+		chore->walk_at = now + WALK_US;
+}
+
+/* ---- the claims ------------------------------------------------------------------------------------------ */
+
+static KtFetch *
+find_free(void)
+{
+	int i;
+
+	for (i = 0; i < MAX_DOWNLOADS; i++)
+		if (chore->fetches[i].phase == KT_FETCH_FREE)
+			return &chore->fetches[i];
+	return NULL;
+}
+
+static void
+claim_work(void *argument)
+{
+	Unit *unit = argument;
+	MemoryContext unit_context = MemoryContextSwitchTo(unit->fetch->context);
+
+	unit->claimed = kt_archive_claim(&unit->fetch->claim, chore->claim_skip);
+	MemoryContextSwitchTo(unit_context);
+}
+
+static void
+claim(KtFetch *fetch, int64 now)
+{
+	Unit unit = {.fetch = fetch};
+
+	if (kt_xact_run("claiming a recording", claim_work, &unit, NULL, NULL, 0) != KT_XACT_DONE)
+	{
+		chore->claim_skip++;
+		chore->claim_at = now + FAILURE_US;
+		MemoryContextReset(fetch->context);
+		return;
+	}
+	if (!unit.claimed)
+	{
+		chore->claim_at = now + POLL_US;
+		return;
+	}
+	kt_fetch_begin(fetch, chore->http, chore->slot);
+}
+
+/* ---- the chore -------------------------------------------------------------------------------------------- */
+
+static void
+recover_work(void *argument)
+{
+	kt_archive_recover();
+}
+
+static void
+make_chore(void)
+{
+	MemoryContext context =
+		AllocSetContextCreate(TopMemoryContext, "kridtech recordings", ALLOCSET_DEFAULT_SIZES);
+	int i;
+
+	chore = MemoryContextAllocZero(context, sizeof(Chore));
+	chore->context = context;
+	for (i = 0; i < MAX_DOWNLOADS; i++)
+		chore->fetches[i].context =
+			AllocSetContextCreate(context, "kridtech recording", ALLOCSET_SMALL_SIZES);
+}
+
+/* Everything begins anew: what this run had claimed is then recovered like what an earlier one had. */
+static void
+forget(void)
+{
+	int i;
+
+	for (i = 0; i < MAX_DOWNLOADS; i++)
+		kt_fetch_release(&chore->fetches[i]);
+	chore->recovered = false;
+	chore->rest_until = 1; /* which is past */
+	chore->walk_at = chore->claim_at = 0;
+}
+
+/* The next download whose unit is due, in turn. */
+static KtFetch *
+find_due(int64 now)
+{
+	int i;
+
+	for (i = 0; i < MAX_DOWNLOADS; i++)
+	{
+		KtFetch *fetch = &chore->fetches[(chore->turn + i) % MAX_DOWNLOADS];
+		int64 at = kt_fetch_due(fetch);
+
+		if (at >= 0 && at <= now)
+		{
+			chore->turn = (chore->turn + i + 1) % MAX_DOWNLOADS;
+			return fetch;
+		}
+	}
+	return NULL;
+}
+
+void
+kt_recordings_step(KtHttp *http, KtSlot *slot, int64 epoch)
+{
+	int64 now = kt_http_now();
+	KtFetch *fetch;
+
+	if (!kt_recordings)
+		epoch = 0;
+	if (chore == NULL && epoch == 0)
+		return;
+	if (chore == NULL)
+		make_chore();
+	chore->http = http;
+	chore->slot = slot;
+	if (epoch != chore->epoch)
+	{
+		forget();
+		chore->epoch = epoch;
+	}
+	if (epoch == 0)
+		return;
+	if (!chore->recovered)
+	{
+		if (chore->walk_at > now)
+			return;
+		chore->recovered =
+			kt_xact_run("recovering recordings", recover_work, NULL, NULL, NULL, 0) == KT_XACT_DONE;
+		chore->walk_at = chore->recovered ? 0 : now + FAILURE_US;
+	}
+	else if ((fetch = find_due(now)) != NULL)
+	{
+		kt_fetch_work(fetch);
+		if (fetch->phase == KT_FETCH_FREE)
+			chore->claim_at = 0;
+	}
+	else if (now >= chore->walk_at)
+		walk(now);
+	else if (now >= chore->claim_at && (fetch = find_free()) != NULL)
+		claim(fetch, now);
+}
+
+int64
+kt_recordings_deadline(void)
+{
+	int64 deadline;
+	int i;
+
+	if (chore == NULL || chore->epoch == 0)
+		return -1;
+	deadline = chore->walk_at;
+	if (!chore->recovered)
+		return deadline;
+	if (find_free() != NULL)
+		deadline = Min(deadline, chore->claim_at);
+	for (i = 0; i < MAX_DOWNLOADS; i++)
+	{
+		int64 at = kt_fetch_due(&chore->fetches[i]);
+
+		if (at >= 0)
+			deadline = Min(deadline, at);
+	}
+	return deadline;
+}
