@@ -77,10 +77,10 @@ bench_first_byte()
 	psql_do "DROP TABLE IF EXISTS arrival"
 	psql_do "CREATE TABLE arrival AS SELECT e ->> 'toNumber' AS number, (e ->> 'time')::timestamptz AS at
 		FROM jsonb_array_elements(pg_read_file('$W/ledger.json')::jsonb) e"
-	psql_do "SELECT format('%-28s p50 %s ms, p99 %s ms (%s calls)', 'COMMIT to first byte',
+	row 'COMMIT to first byte' "$(psql_do "SELECT format('p50 %s ms, p99 %s ms (%s calls)',
 			round(1000 * (percentile_cont(0.5) WITHIN GROUP (ORDER BY t))::numeric, 2),
 			round(1000 * (percentile_cont(0.99) WITHIN GROUP (ORDER BY t))::numeric, 2), count(*))
-		FROM (SELECT extract(epoch FROM a.at - l.at) AS t FROM lone l JOIN arrival a USING (number)) d"
+		FROM (SELECT extract(epoch FROM a.at - l.at) AS t FROM lone l JOIN arrival a USING (number)) d")" '' ''
 }
 
 # The same drain with a million finished requests in the table and a transaction open elsewhere.
@@ -122,7 +122,8 @@ bench_dialer_cost()
 		sleep 0.02
 	done
 	pid=$(psql_do "SELECT pid FROM pg_stat_activity WHERE backend_type = 'kridtech dialer'")
-	awk '/^RssAnon/ { printf "%-28s %d kB of its own with 10,000 queued and 1,000 in flight\n", "memory of the dialer", $2 }' "/proc/$pid/status"
+	row 'memory of the dialer' "$(awk '/^RssAnon/ { print $2 }' "/proc/$pid/status") kB of its own" \
+		'10,000 requests queued, 1,000 in flight' ''
 	psql_do "SELECT kridtech_pause(reason => 'benchmark')"
 	simulator_setting '{"latency": 0}'
 	until [ "$(stat_of in_flight)" -eq 0 ]; do
@@ -132,5 +133,6 @@ bench_dialer_cost()
 	before=$(awk '{ print $14 + $15 }' "/proc/$pid/stat")
 	sleep 20 # what is measured is time
 	after=$(awk '{ print $14 + $15 }' "/proc/$pid/stat")
-	awk -v ticks=$((after - before)) -v hz="$(getconf CLK_TCK)" 'BEGIN { printf "%-28s %.2f %% of a core\n", "idle dialer", 100 * ticks / hz / 20 }'
+	row 'CPU of an idle dialer' "$(awk -v ticks=$((after - before)) -v hz="$(getconf CLK_TCK)" \
+		'BEGIN { printf "%.2f %% of a core", 100 * ticks / hz / 20 }')" '' ''
 }
