@@ -14,8 +14,11 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 DATA = $(sort $(wildcard sql/$(EXTENSION)--*--*.sql))
 
+# An HTTP client, an HTTP server, and the TLS of the latter.
+LIBRARIES = libcurl libmicrohttpd gnutls
+
 # No -Isrc, nor -iquote: src/limits.h would stand in for <limits.h>. Headers are found beside their user.
-PG_CPPFLAGS = -DKRIDTECH_VERSION=\"$(EXTVERSION)\" $(shell $(PKG_CONFIG) --cflags libcurl 2>/dev/null)
+PG_CPPFLAGS = -DKRIDTECH_VERSION=\"$(EXTVERSION)\" $(shell $(PKG_CONFIG) --cflags $(LIBRARIES) 2>/dev/null)
 # The server's headers are no business of -Wextra: as a system directory they stay silent, and so our
 # own code can be held to it. (PGXS names the same directory with -I, which gcc and clang then ignore.)
 PG_CPPFLAGS += -isystem $(shell $(PG_CONFIG) --includedir-server)
@@ -24,7 +27,7 @@ PG_CPPFLAGS += -isystem $(shell $(PG_CONFIG) --includedir-server)
 # unused parameters; and gcc takes PG_TRY's own variables for clobbered.
 PG_CFLAGS = -std=gnu11 -Wall -Wextra -Wno-unused-parameter -Wno-clobbered -MMD -MP
 
-SHLIB_LINK += $(or $(shell $(PKG_CONFIG) --libs libcurl 2>/dev/null),-lcurl) -Wl,--version-script=src/exports.map
+SHLIB_LINK += $(or $(shell $(PKG_CONFIG) --libs $(LIBRARIES) 2>/dev/null),-lcurl -lmicrohttpd -lgnutls) -Wl,--version-script=src/exports.map
 
 # pg_regress finds sql/ and expected/ beside each other here. The list comes from expected/, since the
 # install script lives in sql/ too; name_1.out and the like are alternatives of name.out.

@@ -160,6 +160,129 @@ COMMENT ON COLUMN kridtech.call_attempts.answer_head IS 'The answer''s beginning
 COMMENT ON COLUMN kridtech.call_attempts.detail IS 'What else is known: libcurl''s words, a human''s decision with who and when';
 
 -- ---------------------------------------------------------------------------------------------------
+-- Webhooks
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE TABLE kridtech.webhook_events (
+	call_id           text PRIMARY KEY CHECK (call_id <> ''),
+	status            text,
+	duration_ms       bigint,
+	transcript        text,
+	recording_url     text,
+	dynamic_variables jsonb,
+	variables         jsonb,
+	raw               bytea NOT NULL,
+	request_id        bigint,
+	verified_by       text CHECK (verified_by IN ('request', 'correlation', 'api')),
+	deliveries        integer NOT NULL DEFAULT 1,
+	received_at       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	remote_addr       inet
+);
+
+-- An event that is verified when it comes is in neither.
+CREATE INDEX webhook_events_unverified_idx ON kridtech.webhook_events (received_at, call_id)
+	WHERE verified_by IS NULL;
+CREATE INDEX webhook_events_correlated_idx ON kridtech.webhook_events (request_id)
+	WHERE verified_by = 'correlation';
+
+COMMENT ON INDEX kridtech.webhook_events_pkey IS 'A call has one event';
+COMMENT ON INDEX kridtech.webhook_events_unverified_idx IS 'What may still become verified';
+COMMENT ON INDEX kridtech.webhook_events_correlated_idx IS 'What may bind a request whose answer was lost';
+COMMENT ON TABLE kridtech.webhook_events IS
+	'One row per call whose webhook was received. A later delivery with another body does not change it: see kridtech.webhook_inbox';
+COMMENT ON COLUMN kridtech.webhook_events.call_id IS 'The call''s ID at Kridtech (callId)';
+COMMENT ON COLUMN kridtech.webhook_events.status IS 'The call''s status, such as completed';
+COMMENT ON COLUMN kridtech.webhook_events.duration_ms IS 'The call''s duration in milliseconds (durationMs)';
+COMMENT ON COLUMN kridtech.webhook_events.transcript IS 'The transcript; what text cannot hold is U+FFFD. See kridtech_transcript_turns()';
+COMMENT ON COLUMN kridtech.webhook_events.recording_url IS 'Where the recording can be had for a limited time (recordingUrl)';
+COMMENT ON COLUMN kridtech.webhook_events.dynamic_variables IS
+	'The variables as they were sent (dynamicVariables); a number that jsonb cannot hold is a string';
+COMMENT ON COLUMN kridtech.webhook_events.variables IS 'The same as one object: kridtech_variables(dynamic_variables)';
+COMMENT ON COLUMN kridtech.webhook_events.raw IS 'The body, byte for byte';
+COMMENT ON COLUMN kridtech.webhook_events.request_id IS 'The request it belongs to: kridtech.call_requests.id';
+COMMENT ON COLUMN kridtech.webhook_events.verified_by IS
+	'Why to believe it: request (call_id is a request''s), correlation (it brought back a kridtech_ref), api (the API lists the call). NULL: anybody may have sent it';
+COMMENT ON COLUMN kridtech.webhook_events.deliveries IS 'How often it was delivered with the same body';
+COMMENT ON COLUMN kridtech.webhook_events.received_at IS 'When it was first received';
+COMMENT ON COLUMN kridtech.webhook_events.remote_addr IS 'The client that delivered it';
+
+CREATE SEQUENCE kridtech.webhook_inbox_id_seq AS bigint;
+
+CREATE TABLE kridtech.webhook_inbox (
+	id              bigint PRIMARY KEY DEFAULT pg_catalog.nextval('kridtech.webhook_inbox_id_seq'::pg_catalog.regclass),
+	received_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	remote_addr     inet,
+	reason          text NOT NULL,
+	detail          text,
+	call_id         text,
+	body            bytea NOT NULL,
+	deliveries      integer NOT NULL DEFAULT 1,
+	attempts        integer NOT NULL DEFAULT 0,
+	next_attempt_at timestamptz
+);
+ALTER SEQUENCE kridtech.webhook_inbox_id_seq OWNED BY kridtech.webhook_inbox.id;
+
+CREATE UNIQUE INDEX webhook_inbox_body_key ON kridtech.webhook_inbox (pg_catalog.sha256(body));
+CREATE INDEX webhook_inbox_waiting_idx ON kridtech.webhook_inbox (next_attempt_at)
+	WHERE next_attempt_at IS NOT NULL;
+CREATE INDEX webhook_inbox_bad_idx ON kridtech.webhook_inbox (id) WHERE call_id IS NULL;
+
+COMMENT ON SEQUENCE kridtech.webhook_inbox_id_seq IS 'Numbers kridtech.webhook_inbox';
+COMMENT ON INDEX kridtech.webhook_inbox_pkey IS 'The kept delivery''s number';
+COMMENT ON INDEX kridtech.webhook_inbox_body_key IS 'A body is kept once';
+COMMENT ON INDEX kridtech.webhook_inbox_waiting_idx IS 'What is tried again by itself';
+COMMENT ON INDEX kridtech.webhook_inbox_bad_idx IS 'Bodies that can be no event: the oldest go when there are too many';
+COMMENT ON TABLE kridtech.webhook_inbox IS
+	'Deliveries that could not become an event, to look at and to process again with kridtech_replay_webhook()';
+COMMENT ON COLUMN kridtech.webhook_inbox.id IS 'The kept delivery''s number';
+COMMENT ON COLUMN kridtech.webhook_inbox.received_at IS 'When it was first received';
+COMMENT ON COLUMN kridtech.webhook_inbox.remote_addr IS 'The client that delivered it';
+COMMENT ON COLUMN kridtech.webhook_inbox.reason IS
+	'bad body (it has no usable callId), conflict (the call''s event has another body), error (the INSERT failed), lock (the table was locked), late (there was no time)';
+COMMENT ON COLUMN kridtech.webhook_inbox.detail IS 'More words: what is wrong with the body, the error and its SQLSTATE';
+COMMENT ON COLUMN kridtech.webhook_inbox.call_id IS 'The call''s ID at Kridtech (callId); NULL for a bad body';
+COMMENT ON COLUMN kridtech.webhook_inbox.body IS 'The body, byte for byte';
+COMMENT ON COLUMN kridtech.webhook_inbox.deliveries IS 'How often this body came while it was kept';
+COMMENT ON COLUMN kridtech.webhook_inbox.attempts IS 'How often it was tried again by itself';
+COMMENT ON COLUMN kridtech.webhook_inbox.next_attempt_at IS 'When it is tried again by itself; NULL: not';
+
+-- ---------------------------------------------------------------------------------------------------
+-- The mirror: what GET /api/calls has ever said
+-- ---------------------------------------------------------------------------------------------------
+
+CREATE TABLE kridtech.calls (
+	call_id     text PRIMARY KEY CHECK (call_id <> ''),
+	account_id  text,
+	direction   text,
+	to_number   text,
+	call_status text,
+	duration    integer,
+	cost        numeric,
+	created_at  timestamptz,
+	first_name  text,
+	synced_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+-- A day's totals read the first alone; calls to a number, newest first, come from the second.
+CREATE INDEX calls_created_idx ON kridtech.calls (created_at) INCLUDE (call_status, duration, cost);
+CREATE INDEX calls_number_idx ON kridtech.calls (to_number, created_at);
+COMMENT ON TABLE kridtech.calls IS
+	'The local mirror of GET /api/calls: each call that the API has listed, as it listed it last. The API lists the 100 newest; here they stay. Rows are written only when something changed';
+COMMENT ON INDEX kridtech.calls_pkey IS 'The call''s ID';
+COMMENT ON INDEX kridtech.calls_created_idx IS 'Calls of a time, with what totals need';
+COMMENT ON INDEX kridtech.calls_number_idx IS 'Calls to a number by time';
+COMMENT ON COLUMN kridtech.calls.call_id IS 'The call''s ID at Kridtech (callId)';
+COMMENT ON COLUMN kridtech.calls.account_id IS 'The account (accountId)';
+COMMENT ON COLUMN kridtech.calls.direction IS 'outbound, inbound or web (direction)';
+COMMENT ON COLUMN kridtech.calls.to_number IS 'The number called, as the API lists it (toNumber)';
+COMMENT ON COLUMN kridtech.calls.call_status IS
+	'registered, ongoing, completed or failed (callStatus); it never goes back from completed or failed';
+COMMENT ON COLUMN kridtech.calls.duration IS 'Seconds (duration)';
+COMMENT ON COLUMN kridtech.calls.cost IS 'What it cost, in the API''s unit (cost)';
+COMMENT ON COLUMN kridtech.calls.created_at IS 'When it was created, by the API''s clock (createdAt)';
+COMMENT ON COLUMN kridtech.calls.first_name IS 'The first name the API lists (firstName)';
+COMMENT ON COLUMN kridtech.calls.synced_at IS 'When a list last brought something new of it';
+
+-- ---------------------------------------------------------------------------------------------------
 -- The dialer's own state
 -- ---------------------------------------------------------------------------------------------------
 
@@ -219,8 +342,12 @@ SELECT pg_catalog.pg_extension_config_dump('kridtech.call_requests', '');
 SELECT pg_catalog.pg_extension_config_dump('kridtech.call_requests_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('kridtech.call_attempts', '');
 SELECT pg_catalog.pg_extension_config_dump('kridtech.call_attempts_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('kridtech.calls', '');
 SELECT pg_catalog.pg_extension_config_dump('kridtech.identity', '');
 SELECT pg_catalog.pg_extension_config_dump('kridtech.pauses', '');
+SELECT pg_catalog.pg_extension_config_dump('kridtech.webhook_events', '');
+SELECT pg_catalog.pg_extension_config_dump('kridtech.webhook_inbox', '');
+SELECT pg_catalog.pg_extension_config_dump('kridtech.webhook_inbox_id_seq', '');
 
 -- ---------------------------------------------------------------------------------------------------
 -- Functions that call the API now, in the caller's backend
@@ -278,6 +405,13 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'kridtech_calls_total';
 COMMENT ON FUNCTION kridtech_calls_total(text, text) IS
 	'How many calls the API counts (the "total" of GET /api/calls). Errors as kridtech_calls()';
+
+CREATE FUNCTION kridtech_sync_calls(account_id text DEFAULT NULL)
+RETURNS integer
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'kridtech_sync_calls';
+COMMENT ON FUNCTION kridtech_sync_calls(text) IS
+	'Brings the calls that the API lists now into kridtech.calls; returns how many rows were added or changed. Events of kridtech.webhook_events whose call the API lists become verified by api. Errors: as kridtech_calls(), and 25006';
 
 -- ---------------------------------------------------------------------------------------------------
 -- Functions that queue a call, for the dialer to place after commit
@@ -387,6 +521,14 @@ AS 'MODULE_PATHNAME', 'kridtech_transcript_turns';
 COMMENT ON FUNCTION kridtech_transcript_turns(text) IS
 	'A transcript''s turns, from 1. A line that begins with "Label:" begins a turn; lines without a label belong to the turn before; speaker is NULL where the text names none';
 
+-- In the caller's transaction, with the owner's rights.
+CREATE FUNCTION kridtech_replay_webhook(inbox_id bigint)
+RETURNS boolean
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'kridtech_replay_webhook';
+COMMENT ON FUNCTION kridtech_replay_webhook(bigint) IS
+	'Processes a delivery kept in kridtech.webhook_inbox again. True when it has become an event, or an equal one is there: then it has left the inbox. An error that a trigger raises is thrown. Errors: 25006';
+
 -- ---------------------------------------------------------------------------------------------------
 -- Nobody but the owner, until the owner grants it
 -- ---------------------------------------------------------------------------------------------------
@@ -467,3 +609,8 @@ REVOKE ALL ON FUNCTION kridtech_resume(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION kridtech_adopt() FROM PUBLIC;
 REVOKE ALL ON kridtech.call_attempts, kridtech.identity, kridtech.pauses FROM PUBLIC;
 REVOKE ALL ON SEQUENCE kridtech.call_attempts_id_seq FROM PUBLIC;
+REVOKE ALL ON FUNCTION kridtech_replay_webhook(bigint) FROM PUBLIC;
+REVOKE ALL ON kridtech.webhook_events, kridtech.webhook_inbox FROM PUBLIC;
+REVOKE ALL ON SEQUENCE kridtech.webhook_inbox_id_seq FROM PUBLIC;
+REVOKE ALL ON FUNCTION kridtech_sync_calls(text) FROM PUBLIC;
+REVOKE ALL ON kridtech.calls FROM PUBLIC;

@@ -46,7 +46,8 @@ SELECT name, boot_val, unit, vartype, context, min_val, max_val
                 'kridtech.connect_timeout', 'kridtech.request_timeout', 'kridtech.databases',
                 'kridtech.max_concurrent_requests', 'kridtech.calls_per_second', 'kridtech.max_unknown',
                 'kridtech.correlate', 'kridtech.max_queued_per_transaction', 'kridtech.settle_time',
-                'kridtech.notify', 'kridtech.probe_interval', 'kridtech.retry_limit')
+                'kridtech.notify', 'kridtech.probe_interval', 'kridtech.retry_limit',
+                'kridtech.webhook_max_unverified', 'kridtech.webhook_max_inbox')
  ORDER BY name COLLATE "C";
 -- whatever exists under the prefix is described, and none can be set by a role or in a session
 SELECT name, context, short_desc FROM pg_settings

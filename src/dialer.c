@@ -201,26 +201,6 @@ count_results(Dialer *d, KtFlight **flights, int n)
 
 /* ---- claiming ------------------------------------------------------------------------------------------- */
 
-/* 128 random bits in hexadecimal. */
-static char *
-random_ref(void)
-{
-	static const char digits[] = "0123456789abcdef";
-	uint8 bytes[(KT_REF_SIZE - 1) / 2];
-	char *ref = palloc(KT_REF_SIZE);
-	size_t i;
-
-	if (!pg_strong_random(bytes, sizeof(bytes)))
-		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not get random bytes")));
-	for (i = 0; i < sizeof(bytes); i++)
-	{
-		ref[2 * i] = digits[bytes[i] >> 4];
-		ref[2 * i + 1] = digits[bytes[i] & 15];
-	}
-	ref[KT_REF_SIZE - 1] = '\0';
-	return ref;
-}
-
 /* Claims up to so many requests and makes flights of them. In a unit of work. */
 static void
 claim(Turn *turn, int want)
@@ -239,7 +219,7 @@ claim(Turn *turn, int want)
 	{
 		refs = palloc(n * sizeof(char *));
 		for (i = 0; i < n; i++)
-			refs[i] = random_ref();
+			refs[i] = kt_queue_make_ref(ids[i]);
 	}
 	n = kt_queue_claim(ids, refs, n, kt_account_id, d->readiness.epoch, d->readiness.born, claims);
 	for (i = 0; i < n; i++)
@@ -871,7 +851,7 @@ kridtech_dialer_main(Datum argument)
 	Dialer *d;
 
 	kt_worker_signals();
-	slot = kt_worker_attach(database);
+	slot = kt_worker_attach(database, KT_DIALER);
 	kt_worker_connect(database);
 	d = make_dialer(slot);
 	take_settings(d);

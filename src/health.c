@@ -15,6 +15,7 @@
 #include "extension.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "receiverhealth.h"
 #include "settings.h"
 #include "shmem.h"
 #include "utils/builtins.h"
@@ -139,7 +140,7 @@ read_words(Words *words)
 
 	memset(words, 0, sizeof(*words));
 	LWLockAcquire(kt_shared->lock, LW_SHARED);
-	slot = kt_shmem_find(MyDatabaseId);
+	slot = kt_shmem_find(MyDatabaseId, KT_DIALER);
 	if (slot != NULL)
 	{
 		words->running = slot->pid != 0;
@@ -188,6 +189,17 @@ report_dialer(Report *report)
 		                    words.status[0] != '\0' ? words.status : "none has yet",
 		                    words.launcher_status),
 		           words.launcher_since);
+}
+
+static void
+report_receiver(Report *report)
+{
+	KtReceiverHealth health;
+
+	kt_receiver_health(&health);
+	make_valid(health.detail);
+	put_health(report, "receiver", health.applies ? (health.ok ? GOOD : BAD) : NEITHER,
+	           health.detail, health.since);
 }
 
 /* ---- the queue ------------------------------------------------------------------------------------------ */
@@ -394,7 +406,7 @@ kridtech_health(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	report.result = (ReturnSetInfo *) fcinfo->resultinfo;
 	report_dialer(&report);
-	put_health(&report, "receiver", NEITHER, "not part of this version", 0);
+	report_receiver(&report);
 	put_health(&report, "sync", NEITHER, "not part of this version", 0);
 	report_queue(&report);
 	report_credentials(&report);
@@ -417,6 +429,18 @@ static const char *const counter_names[] = {
 	[KT_COUNT_BYTES_SENT] = "bytes_sent",
 	[KT_COUNT_BYTES_RECEIVED] = "bytes_received",
 	[KT_COUNT_WAKES] = "loop_turns",
+	[KT_COUNT_RECEIVED] = "webhook_received",
+	[KT_COUNT_STORED] = "webhook_stored",
+	[KT_COUNT_DUPLICATES] = "webhook_duplicates",
+	[KT_COUNT_CONFLICTS] = "webhook_conflicts",
+	[KT_COUNT_BAD] = "webhook_bad",
+	[KT_COUNT_KEPT] = "webhook_kept",
+	[KT_COUNT_REFUSED_503] = "webhook_refused_503",
+	[KT_COUNT_STORED_LATE] = "webhook_stored_late",
+	[KT_COUNT_DROPPED] = "webhook_dropped",
+	[KT_COUNT_EVENT_BATCHES] = "webhook_batches",
+	[KT_COUNT_EVENT_BYTES] = "webhook_bytes",
+	[KT_COUNT_RECEIVER_WAKES] = "webhook_loop_turns",
 };
 
 StaticAssertDecl(lengthof(counter_names) == KT_NCOUNTERS, "every counter has a name");
@@ -427,11 +451,13 @@ typedef struct Figures
 	double latency[KT_LATENCY_BUCKETS];
 	double measured; /* the sum of latency */
 	int in_flight;
+	int connections;
+	int kept;
 	TimestampTz started_at;
 } Figures;
 
 static void
-read_figures(Figures *figures)
+read_figures(Figures *figures, KtRole role)
 {
 	KtSlot *slot;
 	int i;
@@ -439,10 +465,12 @@ read_figures(Figures *figures)
 	memset(figures, 0, sizeof(*figures));
 	LWLockAcquire(kt_shared->lock, LW_SHARED);
 	figures->started_at = kt_shared->started_at;
-	slot = kt_shmem_find(MyDatabaseId);
+	slot = kt_shmem_find(MyDatabaseId, role);
 	if (slot != NULL)
 	{
 		figures->in_flight = slot->in_flight;
+		figures->connections = slot->connections;
+		figures->kept = slot->kept;
 		for (i = 0; i < KT_NCOUNTERS; i++)
 			figures->counters[i] = (double) pg_atomic_read_u64(&slot->counters[i]);
 		for (i = 0; i < KT_LATENCY_BUCKETS; i++)
@@ -485,31 +513,66 @@ put_stat(ReturnSetInfo *result, const char *name, double value, double divisor)
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
-Datum
-kridtech_stats(PG_FUNCTION_ARGS)
+static void
+put_latency(ReturnSetInfo *result, const char *prefix, const Figures *figures)
 {
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	static const int percent[] = {50, 90, 99};
+	size_t i;
+
+	for (i = 0; i < lengthof(percent); i++)
+		put_stat(result, psprintf("%slatency_p%d_ms", prefix, percent[i]),
+		         percentile(figures, percent[i] / 100.0), figures->measured > 0 ? 1 : 0);
+}
+
+static void
+put_dialer(ReturnSetInfo *result)
+{
 	Figures figures;
 	const double *n = figures.counters;
-	double any;
 	int i;
 
-	kt_shmem_require();
-	InitMaterializedSRF(fcinfo, 0);
-	read_figures(&figures);
-	any = figures.measured > 0 ? 1 : 0;
+	read_figures(&figures, KT_DIALER);
 	put_stat(result, "seconds_since_start",
 	         (double) (GetCurrentTimestamp() - figures.started_at) / USECS_PER_SEC, 1);
 	put_stat(result, "in_flight", figures.in_flight, 1);
-	for (i = 0; i < KT_NCOUNTERS; i++)
+	for (i = 0; i < KT_NDIALER_COUNTERS; i++)
 		put_stat(result, counter_names[i], n[i], 1);
 	put_stat(result, "claim_batch_average", n[KT_COUNT_CLAIMED], n[KT_COUNT_CLAIM_BATCHES]);
 	put_stat(result, "result_batch_average",
 	         n[KT_COUNT_PLACED] + n[KT_COUNT_FAILED] + n[KT_COUNT_UNKNOWN] + n[KT_COUNT_REQUEUED],
 	         n[KT_COUNT_RESULT_BATCHES]);
-	put_stat(result, "latency_p50_ms", percentile(&figures, 0.5), any);
-	put_stat(result, "latency_p90_ms", percentile(&figures, 0.9), any);
-	put_stat(result, "latency_p99_ms", percentile(&figures, 0.99), any);
+	put_latency(result, "", &figures);
+}
+
+static void
+put_receiver(ReturnSetInfo *result)
+{
+	Figures figures;
+	const double *n = figures.counters;
+	int i;
+
+	read_figures(&figures, KT_RECEIVER);
+	put_stat(result, "webhook_connections", figures.connections, 1);
+	put_stat(result, "webhook_waiting", figures.in_flight, 1);
+	put_stat(result, "webhook_held", figures.kept, 1);
+	for (i = KT_NDIALER_COUNTERS; i < KT_NCOUNTERS; i++)
+		put_stat(result, counter_names[i], n[i], 1);
+	put_stat(result, "webhook_batch_average",
+	         n[KT_COUNT_STORED] + n[KT_COUNT_DUPLICATES] + n[KT_COUNT_CONFLICTS] + n[KT_COUNT_BAD] +
+	             n[KT_COUNT_KEPT],
+	         n[KT_COUNT_EVENT_BATCHES]);
+	put_latency(result, "webhook_", &figures);
+}
+
+Datum
+kridtech_stats(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	kt_shmem_require();
+	InitMaterializedSRF(fcinfo, 0);
+	put_dialer(result);
+	put_receiver(result);
 	return (Datum) 0;
 }
 
@@ -526,25 +589,31 @@ kridtech_wake(PG_FUNCTION_ARGS)
 }
 
 /*
- * The dialer ends by itself when it sees the flag, and the launcher starts a new one; where none runs,
+ * A worker ends by itself when it sees the flag, and the launcher starts a new one; where none runs,
  * the launcher is woken to try at once what it would have tried later.
  */
 Datum
 kridtech_restart_workers(PG_FUNCTION_ARGS)
 {
-	KtSlot *slot;
+	bool any = false;
+	int role;
 
 	kt_shmem_require();
 	LWLockAcquire(kt_shared->lock, LW_EXCLUSIVE);
-	slot = kt_shmem_find(MyDatabaseId);
-	if (slot != NULL)
-		slot->restart = true;
-	if (slot != NULL && slot->latch != NULL)
-		SetLatch(slot->latch);
-	else if (kt_shared->launcher_latch != NULL)
+	for (role = 0; role < KT_NROLES; role++)
+	{
+		KtSlot *slot = kt_shmem_find(MyDatabaseId, (KtRole) role);
+
+		if (slot == NULL)
+			continue;
+		any = slot->restart = true;
+		if (slot->latch != NULL)
+			SetLatch(slot->latch);
+	}
+	if (kt_shared->launcher_latch != NULL)
 		SetLatch(kt_shared->launcher_latch);
 	LWLockRelease(kt_shared->lock);
-	if (slot == NULL)
+	if (!any)
 		ereport(NOTICE, (errmsg("no worker is kept for this database"),
 		                 errhint("The view kridtech.health says why.")));
 	PG_RETURN_VOID();

@@ -28,17 +28,19 @@ typedef struct KtHttpdNetwork
 /* How to serve. Everything is copied by kt_httpd_create() and kt_httpd_configure(). */
 typedef struct KtHttpdOptions
 {
-	const char *path;          /* such as "/webhook": begins with a slash */
-	const char *const *tokens; /* the URL is <path>/<token>, for any of them; none: the path alone */
+	const char *path; /* such as "/webhook": begins with a slash */
+	/* the URL is <path>/<token>, for any of them; none: the path alone */
+	const char *const *tokens;
 	int ntokens;
-	size_t max_body;          /* bytes */
-	int max_connections;      /* in all; those beyond wait unaccepted in the kernel */
-	int max_per_address;      /* per client address, loopback and trusted proxies excepted; 0: no limit */
-	int64_t header_us;        /* from the first byte a request is waited for to its headers' end */
-	int64_t body_us;          /* from there to the body's end */
-	int64_t idle_us;          /* between requests of one connection */
-	const char *tls_cert;     /* PEM, the chain; NULL: plain HTTP */
-	const char *tls_key;      /* PEM */
+	size_t max_body;     /* bytes */
+	size_t max_bodies;   /* of all that are not answered, in memory; 0: KT_MAX_BODIES */
+	int max_connections; /* in all; those beyond wait unaccepted in the kernel */
+	int max_per_address; /* per client address, loopback and trusted proxies excepted; 0: no limit */
+	int64_t header_us;   /* from the first byte a request is waited for to its headers' end */
+	int64_t body_us;     /* from there to the body's end */
+	int64_t idle_us;     /* between requests of one connection */
+	const char *tls_cert;          /* PEM, the chain; NULL: plain HTTP */
+	const char *tls_key;           /* PEM */
 	const KtHttpdNetwork *proxies; /* whose X-Forwarded-For is believed */
 	int nproxies;
 } KtHttpdOptions;
@@ -56,15 +58,15 @@ typedef struct KtHttpdDelivery
 /* What it has done since it was created. */
 typedef struct KtHttpdCounters
 {
-	int connections;           /* open now */
-	uint64_t accepted;         /* connections */
-	uint64_t refused;          /* connections, over a limit */
-	uint64_t requests;         /* whose headers came whole */
+	int connections;   /* open now */
+	uint64_t accepted; /* connections */
+	uint64_t refused;  /* connections, over a limit */
+	uint64_t requests; /* whose headers came whole */
 	uint64_t answers_2xx;
 	uint64_t answers_4xx;
 	uint64_t answers_5xx;
-	uint64_t timeouts;         /* connections closed for being too slow */
-	uint64_t bytes_received;   /* of bodies */
+	uint64_t timeouts;       /* connections closed for being too slow */
+	uint64_t bytes_received; /* of bodies */
 } KtHttpdCounters;
 
 /* Microseconds on the monotonic clock: the same clock as kt_http_now(). */
@@ -121,6 +123,9 @@ extern void kt_httpd_quiesce(KtHttpd *httpd);
 
 /* Answers still on their way out to their clients. */
 extern int kt_httpd_leaving(const KtHttpd *httpd);
+
+/* Connections on which something goes on: those that are open, less those between two requests. */
+extern int kt_httpd_busy(const KtHttpd *httpd);
 
 extern void kt_httpd_counters(const KtHttpd *httpd, KtHttpdCounters *counters);
 

@@ -144,8 +144,12 @@ on_scalar(void *state, char *token, JsonTokenType type)
 		reader->value.kind = kind_of_scalar(type);
 		reader->value.text = token;
 	}
-	else if (is_row_place(reader))
-		reader->rows->is_array_of_objects = false;
+	else
+	{
+		if (is_row_place(reader))
+			reader->rows->is_array_of_objects = false;
+		pfree(token);
+	}
 	KT_JSON_GO_ON;
 }
 
@@ -191,6 +195,7 @@ on_field_end(void *state, char *name, bool isnull)
 	KtJsonValue *target = reader->target;
 	KtJsonValue *value = &reader->value;
 
+	pfree(name);
 	if (target == NULL || reader->depth != reader->target_depth)
 		KT_JSON_GO_ON;
 	if (value->text == NULL)

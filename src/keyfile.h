@@ -25,4 +25,29 @@ typedef enum KtKeyFault
  */
 extern KtKeyFault kt_keyfile_read(const char *path, KtBuf *out, int *err);
 
+/* Whom a file's owner and permissions may let read it. */
+typedef enum KtKeyRule
+{
+	KT_RULE_SECRET, /* the server's user alone: its own file, 0600 or 0400 */
+	KT_RULE_TLS_KEY, /* PostgreSQL's rule for ssl_key_file: that, or root's with at most 0640 (a group of key readers) */
+	KT_RULE_PUBLIC /* anybody */
+} KtKeyRule;
+
+/*
+ * Reads a whole file into out, up to out->max bytes, as it is. Checks as above, by that rule. One that holds
+ * nothing but white space is KT_KEY_EMPTY.
+ */
+extern KtKeyFault kt_keyfile_read_whole(const char *path, KtKeyRule rule, KtBuf *out, int *err);
+
+/*
+ * Cuts what kt_keyfile_read_whole() has read into the secrets that it holds, one a line, without the white space
+ * around them and without empty lines. They stay in buf, NUL-terminated. At most so many, of at most so many
+ * bytes each: KT_KEY_TOO_LONG beyond.
+ */
+extern KtKeyFault kt_keyfile_split(KtBuf *buf, const char **secrets, int max, size_t max_len,
+                                   int *n);
+
+/* A fault in words that go behind the file's name; NULL for KT_KEY_OK. */
+extern const char *kt_keyfile_words(KtKeyFault fault, KtKeyRule rule);
+
 #endif /* KT_KEYFILE_H */

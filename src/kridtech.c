@@ -10,6 +10,7 @@
 #include "miscadmin.h"
 
 #include "directinsert.h"
+#include "listen.h"
 #include "settings.h"
 #include "shmem.h"
 #include "worker.h"
@@ -27,7 +28,13 @@ _PG_init(void)
 	kt_shmem_install();
 	kt_directinsert_install();
 
-	/* A worker's connection would make pg_upgrade fail, and a call placed by it belongs to nobody. */
-	if (!IsBinaryUpgrade)
-		kt_worker_register_launcher();
+	/*
+	 * A worker's connection would make pg_upgrade fail, and a call placed by it belongs to nobody; and a
+	 * server without workers (single-user mode) has no use for sockets.
+	 */
+	if (IsBinaryUpgrade)
+		return;
+	kt_worker_register_launcher();
+	if (IsPostmasterEnvironment)
+		kt_listen_install();
 }

@@ -1,16 +1,20 @@
 /*
- * The launcher: one per server, connected to no database. It reads kridtech.databases and pg_database,
- * starts a dialer for each database that is named and can be connected to, starts one again that has
- * ended, and ends those whose database is no longer named.
+ * The launcher: one per server, connected to no database. It reads kridtech.databases and pg_database and
+ * starts, for each database that is named and can be connected to, a dialer, and a receiver where
+ * kridtech.webhook_listen has an entry for it. It starts one again that has ended, and ends those whose
+ * database is no longer named.
  *
- * Whether a dialer runs is asked of its slot in shared memory, which the dialer itself keeps true, and,
+ * Whether a worker runs is asked of its slot in shared memory, which the worker itself keeps true, and,
  * while it has not got that far, of the handle of its registration. So a launcher that was ended itself
- * and came back finds the dialers of its predecessor, whose handles are lost, and neither doubles nor
+ * and came back finds the workers of its predecessor, whose handles are lost, and neither doubles nor
  * abandons them. What slips through (registered by the one, not yet in its slot when the other looks)
  * ends itself in kt_worker_attach().
  *
- * It sleeps until something happens: a dialer's start or end, SIGHUP, kridtech_restart_workers(). Only
- * while a named database is missing or a dialer could not be started does it look again by the clock,
+ * A listening socket outlives its receiver, so that connections wait for the next one. Where there is to be
+ * none, they would wait for nobody: the launcher shuts such a socket, so that they are refused.
+ *
+ * It sleeps until something happens: a worker's start or end, SIGHUP, kridtech_restart_workers(). Only
+ * while a named database is missing or a worker could not be started does it look again by the clock,
  * since no event tells of a CREATE DATABASE or of a worker slot that has become free.
  */
 #include "postgres.h"
@@ -24,6 +28,7 @@
 #include "catalog/pg_database.h"
 #include "compat.h"
 #include "http.h"
+#include "listen.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "settings.h"
@@ -39,13 +44,29 @@
 /* How often to look for what is missing: databases, worker slots. */
 #define LOOK_AGAIN SECONDS(10)
 
-/* A dialer that ended comes back after the first, doubled each time while it lives no longer than the last. */
-#define FIRST_DELAY SECONDS(1)
-#define LAST_DELAY SECONDS(60)
+/*
+ * A worker that ended comes back after a delay: the first, doubled each time up to the last while it lives no
+ * longer than that. A receiver that has lived longer comes back at once: connections wait for it, and their
+ * senders 10 s.
+ */
+typedef struct Delays
+{
+	int64 healthy;
+	int64 first;
+	int64 last;
+} Delays;
 
-typedef struct Dialer
+static const Delays delays[] = {
+	[KT_DIALER] = {SECONDS(1), SECONDS(1), SECONDS(60)},
+	[KT_RECEIVER] = {0, SECONDS(1) / 20, SECONDS(4)},
+};
+
+StaticAssertDecl(lengthof(delays) == KT_NROLES, "every role has its delays");
+
+typedef struct Entry
 {
 	Oid database; /* InvalidOid: the entry is free */
+	KtRole role;
 	NameData name;
 	bool listed;                    /* it should run */
 	bool running;                   /* it did when we looked last */
@@ -55,19 +76,22 @@ typedef struct Dialer
 	int64 started;
 	int64 due;   /* when to start it, while it does not run */
 	int64 delay; /* that was kept last */
-} Dialer;
+} Entry;
 
 /* What one look into pg_database found. */
 typedef struct Look
 {
 	int named;
 	int count;
+	int receivers; /* how many of them are to have one */
 	Oid databases[KT_MAX_DATABASES];
 	NameData names[KT_MAX_DATABASES];
-	char missing[KT_MAX_STATUS]; /* words about the others */
+	bool receives[KT_MAX_DATABASES];
+	bool wanted[KT_MAX_LISTENERS]; /* the socket has a database here */
+	char missing[KT_MAX_STATUS];   /* words about the others */
 } Look;
 
-static Dialer dialers[KT_MAX_DATABASES];
+static Entry entries[KT_MAX_SLOTS];
 static Look look;
 static int64 look_due = 0; /* -1: only when something happens */
 
@@ -123,6 +147,20 @@ add_words(char words[KT_MAX_STATUS], const char *name, const char *fault)
 	         fault);
 }
 
+/* A database that can have workers: which of the sockets are its own? */
+static void
+look_at_listeners(Look *found, const char *name)
+{
+	bool *receives = &found->receives[found->count];
+	int i;
+
+	for (i = 0; i < kt_listen_count(); i++)
+		if (kt_listen_is_for(kt_listen_get(i), name))
+			*receives = found->wanted[i] = true;
+	if (*receives)
+		found->receivers++;
+}
+
 static void
 look_work(void *argument)
 {
@@ -144,42 +182,53 @@ look_work(void *argument)
 		}
 		found->databases[found->count] = database;
 		namestrcpy(&found->names[found->count], name);
+		look_at_listeners(found, name);
 		found->count++;
 	}
 }
 
-static Dialer *
-find_dialer(Oid database)
+/* The entry of a worker, else a free one, else NULL. */
+static Entry *
+find_entry(Oid database, KtRole role)
 {
+	Entry *unused = NULL;
 	int i;
 
-	for (i = 0; i < KT_MAX_DATABASES; i++)
-		if (dialers[i].database == database)
-			return &dialers[i];
-	return NULL;
+	for (i = 0; i < KT_MAX_SLOTS; i++)
+	{
+		if (entries[i].database == database && entries[i].role == role)
+			return &entries[i];
+		if (unused == NULL && !OidIsValid(entries[i].database))
+			unused = &entries[i];
+	}
+	return unused;
 }
 
-/* The entry of a database and its slot; NULL while those of databases that went are not free yet. */
-static Dialer *
-enter_dialer(Oid database)
+/* Marks one that should run. It gets an entry and a slot, once those of databases that went are free. */
+static void
+list_worker(Oid database, KtRole role, NameData *name)
 {
-	Dialer *dialer = find_dialer(database);
-	KtSlot *slot;
+	Entry *entry = find_entry(database, role);
+	KtSlot *slot = NULL;
 
-	if (dialer == NULL)
-		dialer = find_dialer(InvalidOid);
-	if (dialer == NULL)
-		return NULL;
-	LWLockAcquire(kt_shared->lock, LW_EXCLUSIVE);
-	slot = kt_shmem_claim(database);
-	LWLockRelease(kt_shared->lock);
+	if (entry != NULL)
+	{
+		LWLockAcquire(kt_shared->lock, LW_EXCLUSIVE);
+		slot = kt_shmem_claim(database, role);
+		LWLockRelease(kt_shared->lock);
+	}
 	if (slot == NULL)
-		return NULL;
-	dialer->database = database;
-	return dialer;
+	{
+		add_words(look.missing, NameStr(*name), "waits for others to end");
+		return;
+	}
+	entry->database = database;
+	entry->role = role;
+	entry->listed = true;
+	entry->name = *name;
 }
 
-/* Reads pg_database and marks the dialers that should run. */
+/* Reads pg_database and marks the workers that should run. */
 static void
 look_around(void)
 {
@@ -190,58 +239,56 @@ look_around(void)
 	if (kt_xact_run("looking for databases", look_work, &found, NULL, NULL, 0) != KT_XACT_DONE)
 		return;
 	look = found;
-	for (i = 0; i < KT_MAX_DATABASES; i++)
-		dialers[i].listed = false;
+	for (i = 0; i < KT_MAX_SLOTS; i++)
+		entries[i].listed = false;
 	for (i = 0; i < look.count; i++)
 	{
-		Dialer *dialer = enter_dialer(look.databases[i]);
-
-		if (dialer == NULL)
-		{
-			add_words(look.missing, NameStr(look.names[i]), "waits for others to end");
-			continue;
-		}
-		dialer->listed = true;
-		dialer->name = look.names[i];
+		list_worker(look.databases[i], KT_DIALER, &look.names[i]);
+		if (look.receives[i])
+			list_worker(look.databases[i], KT_RECEIVER, &look.names[i]);
 	}
+	for (i = 0; i < kt_listen_count(); i++)
+		if (!look.wanted[i])
+			kt_listen_stop(kt_listen_get(i));
 	if (look.missing[0] == '\0')
 		look_due = -1;
 }
 
-/* Enters the dialers that an earlier launcher started. */
+/* Enters the workers that an earlier launcher started. */
 static void
-adopt_dialers(void)
+adopt_workers(void)
 {
 	int i;
 
 	LWLockAcquire(kt_shared->lock, LW_SHARED);
-	for (i = 0; i < KT_MAX_DATABASES; i++)
+	for (i = 0; i < KT_MAX_SLOTS; i++)
 	{
-		dialers[i].database = kt_shared->slots[i].database;
-		dialers[i].running = kt_shared->slots[i].pid != 0;
-		dialers[i].started = kt_http_now();
+		entries[i].database = kt_shared->slots[i].database;
+		entries[i].role = kt_shared->slots[i].role;
+		entries[i].running = kt_shared->slots[i].pid != 0;
+		entries[i].started = kt_http_now();
 	}
 	LWLockRelease(kt_shared->lock);
 }
 
-/* ---- each dialer ---------------------------------------------------------------------------------------- */
+/* ---- each worker ---------------------------------------------------------------------------------------- */
 
 /* Whether it runs or is about to; *asked when kridtech_restart_workers() wants a fresh one. */
 static bool
-is_running(Dialer *dialer, bool *asked)
+is_running(Entry *entry, bool *asked)
 {
 	KtSlot *slot;
 	bool running;
 	pid_t pid;
 
 	LWLockAcquire(kt_shared->lock, LW_SHARED);
-	slot = kt_shmem_find(dialer->database);
+	slot = kt_shmem_find(entry->database, entry->role);
 	running = slot != NULL && slot->pid != 0;
 	*asked = slot != NULL && slot->restart;
 	LWLockRelease(kt_shared->lock);
-	if (running || dialer->handle == NULL)
+	if (running || entry->handle == NULL)
 		return running;
-	switch (GetBackgroundWorkerPid(dialer->handle, &pid))
+	switch (GetBackgroundWorkerPid(entry->handle, &pid))
 	{
 		case BGWH_NOT_YET_STARTED:
 		case BGWH_STARTED:
@@ -250,8 +297,8 @@ is_running(Dialer *dialer, bool *asked)
 		case BGWH_POSTMASTER_DIED:
 			break;
 	}
-	pfree(dialer->handle);
-	dialer->handle = NULL;
+	pfree(entry->handle);
+	entry->handle = NULL;
 	return false;
 }
 
@@ -260,99 +307,100 @@ is_running(Dialer *dialer, bool *asked)
  * another one.
  */
 static void
-note_end(Dialer *dialer, int64 now)
+note_end(Entry *entry, int64 now)
 {
+	const Delays *kept = &delays[entry->role];
 	int i;
 
-	if (dialer->ending)
-		dialer->delay = 0;
-	else if (dialer->delay == 0 || now - dialer->started >= LAST_DELAY)
-		dialer->delay = FIRST_DELAY;
+	if (entry->ending)
+		entry->delay = 0;
+	else if (now - entry->started >= kept->last)
+		entry->delay = kept->healthy;
 	else
-		dialer->delay = Min(2 * dialer->delay, LAST_DELAY);
-	dialer->due = now + dialer->delay;
-	dialer->ending = false;
+		entry->delay = Min(Max(2 * entry->delay, kept->first), kept->last);
+	entry->due = now + entry->delay;
+	entry->ending = false;
 	look_due = now;
-	for (i = 0; i < KT_MAX_DATABASES; i++)
-		if (dialers[i].refused)
-			dialers[i].due = now;
+	for (i = 0; i < KT_MAX_SLOTS; i++)
+		if (entries[i].refused)
+			entries[i].due = now;
 }
 
 /* A wish for a restart is granted by the attempt: left standing, it would bring a failing one back at once. */
 static void
-clear_wish(Oid database)
+clear_wish(const Entry *entry)
 {
 	KtSlot *slot;
 
 	LWLockAcquire(kt_shared->lock, LW_EXCLUSIVE);
-	slot = kt_shmem_find(database);
+	slot = kt_shmem_find(entry->database, entry->role);
 	if (slot != NULL)
 		slot->restart = false;
 	LWLockRelease(kt_shared->lock);
 }
 
 static void
-start_dialer(Dialer *dialer, int64 now)
+start_worker(Entry *entry, int64 now)
 {
-	clear_wish(dialer->database);
-	dialer->refused =
-		!kt_worker_start_dialer(dialer->database, NameStr(dialer->name), &dialer->handle);
-	if (dialer->refused)
+	clear_wish(entry);
+	entry->refused =
+		!kt_worker_start(entry->role, entry->database, NameStr(entry->name), &entry->handle);
+	if (entry->refused)
 	{
-		dialer->handle = NULL;
-		dialer->due = now + LOOK_AGAIN;
+		entry->handle = NULL;
+		entry->due = now + LOOK_AGAIN;
 		return;
 	}
-	dialer->running = true;
-	dialer->started = now;
+	entry->running = true;
+	entry->started = now;
 }
 
 /* The slot's pid lives while the lock is held: see shmem.c. */
 static void
-end_dialer(Dialer *dialer)
+end_worker(Entry *entry)
 {
 	KtSlot *slot;
 
-	if (dialer->handle != NULL)
-		TerminateBackgroundWorker(dialer->handle);
+	if (entry->handle != NULL)
+		TerminateBackgroundWorker(entry->handle);
 	LWLockAcquire(kt_shared->lock, LW_SHARED);
-	slot = kt_shmem_find(dialer->database);
+	slot = kt_shmem_find(entry->database, entry->role);
 	if (slot != NULL && slot->pid != 0)
 		kill(slot->pid, SIGTERM);
 	LWLockRelease(kt_shared->lock);
-	dialer->ending = true;
+	entry->ending = true;
 }
 
 static void
-forget_dialer(Dialer *dialer)
+forget_worker(Entry *entry)
 {
 	KtSlot *slot;
 
 	LWLockAcquire(kt_shared->lock, LW_EXCLUSIVE);
-	slot = kt_shmem_find(dialer->database);
+	slot = kt_shmem_find(entry->database, entry->role);
 	if (slot != NULL && slot->pid == 0)
 		kt_shmem_free(slot);
 	LWLockRelease(kt_shared->lock);
-	memset(dialer, 0, sizeof(*dialer));
+	memset(entry, 0, sizeof(*entry));
 }
 
 static void
-supervise(Dialer *dialer, int64 now)
+supervise(Entry *entry, int64 now)
 {
 	bool asked;
-	bool running = is_running(dialer, &asked);
+	bool running = is_running(entry, &asked);
 
-	if (dialer->running && !running)
-		note_end(dialer, now);
-	dialer->running = running;
+	if (entry->running && !running)
+		note_end(entry, now);
+	entry->running = running;
 	if (!running && asked)
-		dialer->due = now;
-	if (dialer->listed && !running && dialer->due <= now)
-		start_dialer(dialer, now);
-	else if (!dialer->listed && running && !dialer->ending)
-		end_dialer(dialer);
-	else if (!dialer->listed && !running)
-		forget_dialer(dialer);
+		entry->due = now;
+	if (entry->listed && !running && entry->due <= now)
+		start_worker(entry, now);
+	else if (!entry->listed && running && !entry->ending)
+		end_worker(entry);
+	else if (!entry->listed && !running)
+		forget_worker(entry);
 }
 
 static void
@@ -361,9 +409,9 @@ supervise_all(void)
 	int64 now = kt_http_now();
 	int i;
 
-	for (i = 0; i < KT_MAX_DATABASES; i++)
-		if (OidIsValid(dialers[i].database))
-			supervise(&dialers[i], now);
+	for (i = 0; i < KT_MAX_SLOTS; i++)
+		if (OidIsValid(entries[i].database))
+			supervise(&entries[i], now);
 }
 
 /* ---- reporting ------------------------------------------------------------------------------------------ */
@@ -378,18 +426,26 @@ report(void)
 	int i;
 
 	strlcpy(status, look.missing, sizeof(status));
-	for (i = 0; i < KT_MAX_DATABASES; i++)
-		if (dialers[i].listed && dialers[i].refused)
+	for (i = 0; i < KT_MAX_SLOTS; i++)
+		if (entries[i].listed && entries[i].refused)
 		{
-			add_words(status, NameStr(dialers[i].name), "has no dialer: no worker slot is free");
+			char fault[64];
+
+			snprintf(fault, sizeof(fault), "has no %s: no worker slot is free",
+			         kt_worker_role(entries[i].role));
+			add_words(status, NameStr(entries[i].name), fault);
 			refused = true;
 		}
 	ok = status[0] == '\0';
 	if (ok && look.named == 0)
 		strlcpy(status, "kridtech.databases is empty: nothing dials", sizeof(status));
-	else if (ok)
+	else if (ok && look.receivers == 0)
 		snprintf(status, sizeof(status), "keeps a dialer for %d of %d databases", look.count,
 		         look.named);
+	else if (ok)
+		snprintf(status, sizeof(status),
+		         "keeps a dialer for %d of %d databases, and a receiver for %d", look.count,
+		         look.named, look.receivers);
 	if (kt_shmem_report_launcher(ok, status))
 		ereport(LOG,
 		        (errmsg("kridtech launcher: %s", status),
@@ -403,13 +459,13 @@ next_deadline(void)
 	int64 deadline = look_due;
 	int i;
 
-	for (i = 0; i < KT_MAX_DATABASES; i++)
-		if (dialers[i].listed && !dialers[i].running && (deadline < 0 || dialers[i].due < deadline))
-			deadline = dialers[i].due;
+	for (i = 0; i < KT_MAX_SLOTS; i++)
+		if (entries[i].listed && !entries[i].running && (deadline < 0 || entries[i].due < deadline))
+			deadline = entries[i].due;
 	return deadline;
 }
 
-/* Before a dialer is started, too: its database may have been dropped since the one before it ended. */
+/* Before a worker is started, too: its database may have been dropped since the one before it ended. */
 static bool
 must_look(int64 now)
 {
@@ -417,8 +473,8 @@ must_look(int64 now)
 
 	if (look_due >= 0 && look_due <= now)
 		return true;
-	for (i = 0; i < KT_MAX_DATABASES; i++)
-		if (dialers[i].listed && !dialers[i].running && dialers[i].due <= now)
+	for (i = 0; i < KT_MAX_SLOTS; i++)
+		if (entries[i].listed && !entries[i].running && entries[i].due <= now)
 			return true;
 	return false;
 }
@@ -430,9 +486,9 @@ kridtech_launcher_main(Datum argument)
 	kt_worker_attach_launcher();
 	kt_worker_connect(InvalidOid);
 
-	/* Handles of dialers are allocated here. */
+	/* Handles of workers are allocated here. */
 	MemoryContextSwitchTo(TopMemoryContext);
-	adopt_dialers();
+	adopt_workers();
 	while (!kt_worker_stop)
 	{
 		if (kt_worker_reload())

@@ -1,5 +1,6 @@
 /*
- * The launcher: the worker that keeps one dialer running for each database in kridtech.databases.
+ * The launcher: the worker that keeps a dialer, and maybe a receiver, running for each database in
+ * kridtech.databases.
  */
 #ifndef KT_LAUNCHER_H
 #define KT_LAUNCHER_H

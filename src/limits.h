@@ -30,10 +30,48 @@
 /* The request body: dynamic variables are prompts and names, not documents. */
 #define KT_MAX_REQUEST_BODY (1024 * 1024)
 
+/*
+ * A webhook's dynamic variables, as JSON text: they are prompts and names. A jsonb takes 32 bytes a value while
+ * it is made; larger ones stand in the body only.
+ */
+#define KT_MAX_VARIABLES (4 * 1024 * 1024)
+
 /* A transcript speaker's label, in bytes: "Agent", "Dr. Müller (Praxis)". */
 #define KT_MAX_SPEAKER 64
 
 /* Requests in the air at a time: kridtech.max_concurrent_requests goes no further. */
 #define KT_MAX_CONCURRENT 1024
+
+/* kridtech.webhook_max_body goes no further. A 16 MB transcript is a week of talk; bytea ends at 1 GB. */
+#define KT_MAX_WEBHOOK_BODY (256 * 1024 * 1024)
+
+/* Tokens in kridtech.webhook_token_file: two are needed for a rotation. And one of them, 40 to 64 characters. */
+#define KT_MAX_TOKENS 8
+#define KT_MAX_TOKEN 256
+
+/* Networks in kridtech.webhook_trusted_proxies: a few proxies, or a CDN's published list. */
+#define KT_MAX_PROXIES 64
+
+/*
+ * Deliveries that were answered with 503 and are to be stored yet: at 2.4 kB some 27,000 of them, or four of
+ * 16 MB.
+ */
+#define KT_MAX_HELD_BYTES (64 * 1024 * 1024)
+#define KT_MAX_HELD 50000
+
+/*
+ * One connection to the receiver, before it has shown the token: the library's pool for its head and its
+ * answer. Half of it is the room for one line, which leaves 8 kB for the longest.
+ */
+#define KT_HTTPD_POOL (16 * 1024)
+
+/* Connections to the receiver: kridtech.webhook_max_connections goes no further. */
+#define KT_MAX_CONNECTIONS 65536
+
+/* Memory of all bodies that were received and not answered: 32 of the default limit of one, full. */
+#define KT_MAX_BODIES ((size_t) 512 * 1024 * 1024)
+
+/* A certificate's chain, or a key, as PEM: a long chain is some 10 kB. */
+#define KT_MAX_PEM (256 * 1024)
 
 #endif /* KT_LIMITS_H */

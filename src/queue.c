@@ -285,6 +285,36 @@ kt_queue_replan(void)
 	ResetPlanCache();
 }
 
+/* ---- the dialer: correlation ----------------------------------------------------------------------- */
+
+#define REF_ID_DIGITS 12
+
+char *
+kt_queue_make_ref(int64 id)
+{
+	uint8 bytes[(KT_REF_SIZE - 1 - REF_ID_DIGITS) / 2];
+	char *ref = palloc(KT_REF_SIZE);
+	size_t i;
+
+	if (!pg_strong_random(bytes, sizeof(bytes)))
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not get random bytes")));
+	snprintf(ref, KT_REF_SIZE, "%012" INT64_MODIFIER "x", id & INT64CONST(0xFFFFFFFFFFFF));
+	for (i = 0; i < sizeof(bytes); i++)
+		snprintf(ref + REF_ID_DIGITS + 2 * i, 3, "%02x", bytes[i]);
+	return ref;
+}
+
+int64
+kt_queue_read_ref(const char *ref)
+{
+	char digits[REF_ID_DIGITS + 1];
+
+	if (strlen(ref) != KT_REF_SIZE - 1 || strspn(ref, "0123456789abcdef") != KT_REF_SIZE - 1)
+		return 0;
+	strlcpy(digits, ref, sizeof(digits));
+	return (int64) strtoull(digits, NULL, 16);
+}
+
 /* ---- the dialer: scan and claim -------------------------------------------------------------------- */
 
 /*
@@ -548,6 +578,48 @@ kt_queue_record(const KtResult *results, int n, int64 epoch)
 {
 	complete_attempts(results, n, epoch);
 	return move_requests(results, n);
+}
+
+/* A race for the callId ends at the unique index. */
+static const char bind_requests[] =
+	"WITH free AS MATERIALIZED (SELECT v.id, v.call_id FROM unnest($1, $2) AS v (id, call_id)"
+	" CROSS JOIN LATERAL (SELECT q.state, q.call_id FROM kridtech.call_requests AS q"
+	" WHERE q.id = v.id LIMIT 1 FOR UPDATE SKIP LOCKED) AS q"
+	" WHERE q.state IN ('unknown', 'placed') AND q.call_id IS NULL"
+	" AND NOT EXISTS (SELECT FROM kridtech.call_requests AS o WHERE o.call_id = v.call_id))"
+	" UPDATE kridtech.call_requests AS r SET state = 'placed', call_id = free.call_id,"
+	" error = CASE r.state WHEN 'unknown' THEN $3 ELSE r.error END,"
+	" finished_at = CASE r.state WHEN 'unknown' THEN clock_timestamp() ELSE r.finished_at END"
+	" FROM free WHERE r.id = free.id RETURNING r.id";
+
+static const char bind_attempts[] =
+	"UPDATE kridtech.call_attempts AS a SET call_id = r.call_id,"
+	" detail = concat_ws('; ', a.detail, $2), finished_at = coalesce(a.finished_at, clock_timestamp())"
+	" FROM unnest($1) AS v (id) JOIN kridtech.call_requests AS r ON r.id = v.id"
+	" WHERE a.request_id = v.id AND a.live";
+
+int
+kt_queue_bind(const int64 *ids, const char **call_ids, int n, const char *how)
+{
+	static SPIPlanPtr kept_requests = NULL;
+	static SPIPlanPtr kept_attempts = NULL;
+	Oid types[] = {INT8ARRAYOID, TEXTARRAYOID, TEXTOID};
+	Oid attempt_types[] = {INT8ARRAYOID, TEXTOID};
+	Datum values[3];
+	int64 *bound;
+
+	values[0] = int8_array(ids, n);
+	values[1] = text_array(call_ids, n);
+	values[2] = CStringGetTextDatum(how);
+	n = (int) run(&kept_requests, bind_requests, 3, types, values, NULL, SPI_OK_UPDATE_RETURNING);
+	if (n == 0)
+		return 0;
+	bound = returned_ids();
+	values[0] = int8_array(bound, n);
+	values[1] = CStringGetTextDatum(how);
+	run(&kept_attempts, bind_attempts, 2, attempt_types, values, NULL, SPI_OK_UPDATE);
+	kt_queue_notify(bound, n);
+	return n;
 }
 
 static const char reject_request[] =

@@ -26,8 +26,17 @@ extern bool kt_queue_record_placed(int64 id, Datum call_id, Datum call_status, i
 
 /* ---- the dialer ------------------------------------------------------------------------------------ */
 
-/* The random part of a kridtech_ref and its NUL: 128 bits in hexadecimal. */
+/*
+ * A kridtech_ref: 48 bits of the request's id, then 80 random ones, in hexadecimal. That it names its request
+ * saves an index on call_attempts, which would cost every call.
+ */
 #define KT_REF_SIZE 33
+
+/* A new one, palloc'd. */
+extern char *kt_queue_make_ref(int64 id);
+
+/* The id of the request that a foreign ref names, so that its attempts can be asked; 0: it is no ref. */
+extern int64 kt_queue_read_ref(const char *ref);
 
 /* A request that could be placed now, as a scan saw it: a hint, the claim looks again. */
 typedef struct KtCandidate
@@ -105,6 +114,15 @@ extern int kt_queue_claim(const int64 *ids, const char **refs, int n, const char
 
 /* Records results. Returns how many requests it found as they should be. */
 extern int kt_queue_record(const KtResult *results, int n, int64 epoch);
+
+/*
+ * Evidence found later (a webhook that brings back a kridtech_ref, the API's list) says which calls requests
+ * that are 'unknown' have become: they are 'placed', and so is who was 'placed' without a callId. how, a
+ * sentence without a period, goes to the request's error and the attempt's detail. Passed over: a request in
+ * any other state, locked by another transaction, or whose callId another request has. Returns how many were
+ * bound; they are notified. ids and call_ids (text in the database's encoding) are each without duplicates.
+ */
+extern int kt_queue_bind(const int64 *ids, const char **call_ids, int n, const char *how);
 
 /* A request that cannot be sent because of its own content becomes 'failed', if it is still queued. */
 extern void kt_queue_reject(int64 id, const char *error);

@@ -10,11 +10,13 @@
 #include "shmem.h"
 #include "readiness.h"
 
+#include "commands/dbcommands.h"
 #include "extension.h"
 #include "fault.h"
 #include "identity.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
+#include "utils/builtins.h"
 #include "xact.h"
 
 /* 'krid', 'dial': the advisory lock of the one dialer of a database. */
@@ -104,4 +106,34 @@ kt_readiness_check(KtReadiness *readiness, int in_flight)
 	readiness->ready = false;
 	readiness->gone = false;
 	strlcpy(readiness->problem, error, KT_MAX_STATUS);
+}
+
+typedef struct Installed
+{
+	Oid extension;
+	NameData database;
+	char *problem; /* of KT_MAX_STATUS bytes */
+} Installed;
+
+static void
+installed_work(void *argument)
+{
+	Installed *installed = argument;
+	char *problem = kt_extension_problem(&installed->extension);
+
+	strlcpy(installed->problem, problem != NULL ? problem : "", KT_MAX_STATUS);
+	namestrcpy(&installed->database, get_database_name(MyDatabaseId));
+}
+
+KtInstalled
+kt_readiness_installed(Oid *extension, NameData *database, char *problem)
+{
+	Installed installed = {.extension = InvalidOid, .problem = problem};
+
+	if (kt_xact_run("checking whether it may receive", installed_work, &installed, NULL, problem,
+	                KT_MAX_STATUS) != KT_XACT_DONE)
+		return KT_INSTALLED_UNKNOWN;
+	*extension = installed.extension;
+	*database = installed.database;
+	return problem[0] == '\0' ? KT_INSTALLED : KT_NOT_INSTALLED;
 }

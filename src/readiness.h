@@ -1,6 +1,7 @@
 /*
  * May this dialer dial? Only where the extension is installed in the library's version, the database is no
- * copy, and no other dialer works on it.
+ * copy, and no other dialer works on it. The receiver asks for the extension alone: what a copy receives does
+ * no harm, and two receivers of one database share the work.
  */
 #ifndef KT_READINESS_H
 #define KT_READINESS_H
@@ -23,5 +24,19 @@ typedef struct KtReadiness
  * Looks, in a transaction of its own, and begins a run (a new epoch) where one can begin: not while requests of the run before are in_flight.
  */
 extern void kt_readiness_check(KtReadiness *readiness, int in_flight);
+
+/* Can a worker that does not dial work here? */
+typedef enum KtInstalled
+{
+	KT_INSTALLED,
+	KT_NOT_INSTALLED,    /* no extension, or another version than the library's */
+	KT_INSTALLED_UNKNOWN /* it could not be found out just now */
+} KtInstalled;
+
+/*
+ * Looks, in a transaction of its own. *extension: its OID, if any; problem, of KT_MAX_STATUS bytes: why not;
+ * database: the current database's name. Nothing is set where it could not be found out.
+ */
+extern KtInstalled kt_readiness_installed(Oid *extension, NameData *database, char *problem);
 
 #endif /* KT_READINESS_H */

@@ -15,6 +15,7 @@
 #include "nodes/pg_list.h"
 #include "shmem.h"
 #include "limits.h"
+#include "netaddr.h"
 #include "url.h"
 #include "utils/builtins.h"
 #include "utils/varlena.h"
@@ -40,6 +41,20 @@ int kt_settle_time;
 bool kt_notify;
 int kt_probe_interval;
 int kt_retry_limit;
+char *kt_webhook_listen;
+char *kt_webhook_path;
+char *kt_webhook_token_file;
+char *kt_webhook_tls_cert_file;
+char *kt_webhook_tls_key_file;
+int kt_webhook_max_body;
+int kt_webhook_max_connections;
+int kt_webhook_max_per_address;
+char *kt_webhook_trusted_proxies;
+int kt_webhook_header_timeout;
+int kt_webhook_body_timeout;
+int kt_webhook_idle_timeout;
+int kt_webhook_max_unverified;
+int kt_webhook_max_inbox;
 
 static const char *
 fault_of_url(KtUrlFault fault)
@@ -178,6 +193,48 @@ kt_settings_list_database(const char *name)
 	return found;
 }
 
+/* A path as it stands in a request: nothing that is written otherwise there, and no room for doubt. */
+static bool
+check_webhook_path(char **newval, void **extra, GucSource source)
+{
+	const char *c;
+	const char *fault = NULL;
+
+	if (**newval != '/')
+		fault = "It does not begin with a slash.";
+	else if ((*newval)[1] != '\0' && (*newval)[strlen(*newval) - 1] == '/')
+		fault = "It ends with a slash.";
+	else if (strcmp(*newval, "/healthz") == 0)
+		fault = "That is where the receiver says whether it works.";
+	for (c = *newval; *c != '\0' && fault == NULL; c++)
+		if (*c <= ' ' || *c > '~' || strchr("?#%\"<>\\^`{|}", *c) != NULL)
+			fault = "It holds a character that cannot stand in a path as it is.";
+	if (fault == NULL)
+		return true;
+	GUC_check_errdetail("%s", fault);
+	return false;
+}
+
+static bool
+check_networks(char **newval, void **extra, GucSource source)
+{
+	const char *list = *newval;
+	struct sockaddr_storage address;
+	int prefix = 0;
+	int count = 0;
+
+	while (prefix >= 0 && kt_netaddr_next_network(&list, &address, &prefix))
+		count++;
+	if (prefix >= 0 && count <= KT_MAX_PROXIES)
+		return true;
+	if (prefix < 0)
+		GUC_check_errdetail("It is not a list of addresses and networks such as 10.0.0.0/8, "
+		                    "separated by commas.");
+	else
+		GUC_check_errdetail("It names %d networks; at most %d are taken.", count, KT_MAX_PROXIES);
+	return false;
+}
+
 static void
 define_text(const char *name, const char *what, const char *more, char **variable, const char *boot,
             GucStringCheckHook check, GucStringAssignHook assign)
@@ -248,14 +305,93 @@ define_dialer(void)
 	              "Adds the dynamic variable kridtech_ref, random per attempt, to every call.",
 	              "A webhook that brings it back proves which request it belongs to.",
 	              &kt_correlate, true);
-	define_switch("kridtech.notify", "Sends NOTIFY kridtech_calls when a request is finished.",
-	              NULL, &kt_notify, true);
+	define_switch(
+		"kridtech.notify",
+		"Sends NOTIFY kridtech_calls when a request is finished, kridtech_webhooks for a new event.",
+		NULL, &kt_notify, true);
 	define_interval("kridtech.settle_time",
 	                "How long after a lost answer the API's list of calls counts as evidence.",
 	                NULL, &kt_settle_time, 3 * A_MINUTE);
 	define_interval("kridtech.probe_interval",
 	                "How often one request is tried while an account has insufficient credits.",
 	                NULL, &kt_probe_interval, A_MINUTE);
+}
+
+/* How much a receiver takes, and how long it waits for it. */
+static void
+define_receiver_limits(void)
+{
+	DefineCustomIntVariable("kridtech.webhook_max_body", "The largest webhook that is taken.", NULL,
+	                        &kt_webhook_max_body, 16 * 1024 * 1024, 1024, KT_MAX_WEBHOOK_BODY,
+	                        PGC_SIGHUP, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	define_number("kridtech.webhook_max_connections",
+	              "How many connections a database's receiver has open.",
+	              "Those beyond wait until one is closed.", &kt_webhook_max_connections, 256, 1,
+	              KT_MAX_CONNECTIONS);
+	define_number("kridtech.webhook_max_connections_per_address",
+	              "How many of them one client address may have.",
+	              "Loopback addresses and trusted proxies may have all. 0: no limit.",
+	              &kt_webhook_max_per_address, 64, 0, KT_MAX_CONNECTIONS);
+	define_timeout("kridtech.webhook_header_timeout",
+	               "How long a request's headers, and a TLS handshake, may take to come.", NULL,
+	               &kt_webhook_header_timeout, 5 * A_SECOND);
+	define_timeout("kridtech.webhook_body_timeout", "How long a request's body may take to come.",
+	               NULL, &kt_webhook_body_timeout, 12 * A_SECOND);
+	define_timeout("kridtech.webhook_idle_timeout",
+	               "How long a connection may wait for its next request.", NULL,
+	               &kt_webhook_idle_timeout, 15 * A_SECOND);
+}
+
+static void
+define_receiver(void)
+{
+	/* The server refuses a definition by a session; there it means nothing, but must not be unknown. */
+	GucContext at_start =
+		process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP;
+
+	DefineCustomStringVariable("kridtech.webhook_listen",
+	                           "Where webhooks are received: a list of [database@]address:port.",
+	                           "Empty: nowhere. Without a database, the first of "
+	                           "kridtech.databases gets them. IPv6 addresses stand in brackets.",
+	                           &kt_webhook_listen, "", at_start, 0, NULL, NULL, NULL);
+	define_text("kridtech.webhook_path", "The path of the webhook's URL.",
+	            "A token of kridtech.webhook_token_file follows it.", &kt_webhook_path, "/webhook",
+	            check_webhook_path, NULL);
+	define_text("kridtech.webhook_token_file",
+	            "The file that holds the tokens for the webhook's URL, one a line.",
+	            "It must belong to the server's user and have permissions 0600 or 0400.",
+	            &kt_webhook_token_file, "", NULL, NULL);
+	define_text("kridtech.webhook_tls_cert_file",
+	            "The receiver's certificate, followed by those up to its authority.",
+	            "Without it only loopback addresses are listened on.", &kt_webhook_tls_cert_file,
+	            "", NULL, NULL);
+	define_text("kridtech.webhook_tls_key_file", "The key of the receiver's certificate.", NULL,
+	            &kt_webhook_tls_key_file, "", NULL, NULL);
+	define_text("kridtech.webhook_trusted_proxies",
+	            "The reverse proxies whose X-Forwarded-For is believed: addresses and networks.",
+	            NULL, &kt_webhook_trusted_proxies, "", check_networks, NULL);
+	define_receiver_limits();
+}
+
+/* In kB, up to what PostgreSQL counts so: 2 TB. */
+static void
+define_size(const char *name, const char *what, const char *more, int *variable, int boot)
+{
+	DefineCustomIntVariable(name, what, more, variable, boot, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_KB,
+	                        NULL, NULL, NULL);
+}
+
+static void
+define_webhook_bounds(void)
+{
+	define_size("kridtech.webhook_max_unverified",
+	            "How much kridtech.webhook_events may hold that nothing has verified.",
+	            "Counted by the bodies. Beyond it such a webhook is answered 503. 0: no limit.",
+	            &kt_webhook_max_unverified, 1024 * 1024);
+	define_size(
+		"kridtech.webhook_max_inbox", "How much kridtech.webhook_inbox may hold.",
+		"Counted by the bodies. Beyond it what would be kept there is answered 503. 0: no limit.",
+		&kt_webhook_max_inbox, 256 * 1024);
 }
 
 void
@@ -279,5 +415,7 @@ kt_settings_define(void)
 	define_timeout("kridtech.request_timeout", "How long a request to the API may take in all.",
 	               NULL, &kt_request_timeout, 30 * A_SECOND);
 	define_dialer();
+	define_receiver();
+	define_webhook_bounds();
 	kt_reserve_guc_prefix("kridtech");
 }

@@ -22,9 +22,27 @@ extern int kt_max_unknown;                /* 0: no breaker */
 extern bool kt_correlate;                 /* a kridtech_ref goes along */
 extern int kt_max_queued_per_transaction; /* 0: no limit */
 extern int kt_settle_time;                /* milliseconds */
-extern bool kt_notify;                    /* NOTIFY kridtech_calls on final states */
-extern int kt_probe_interval;             /* milliseconds */
-extern int kt_retry_limit;                /* attempts that provably sent nothing */
+extern bool kt_notify; /* NOTIFY kridtech_calls on final states, kridtech_webhooks for events */
+extern int kt_probe_interval; /* milliseconds */
+extern int kt_retry_limit;    /* attempts that provably sent nothing */
+
+/* Bounds on what webhooks may fill, in kB; 0: none. */
+extern int kt_webhook_max_unverified;
+extern int kt_webhook_max_inbox;
+
+/* The receiver's. */
+extern char *kt_webhook_listen;     /* read by listen.c, once, in the postmaster */
+extern char *kt_webhook_path;       /* begins with a slash */
+extern char *kt_webhook_token_file; /* '' : the path alone */
+extern char *kt_webhook_tls_cert_file;
+extern char *kt_webhook_tls_key_file;
+extern int kt_webhook_max_body; /* bytes */
+extern int kt_webhook_max_connections;
+extern int kt_webhook_max_per_address;   /* connections; 0: no limit */
+extern char *kt_webhook_trusted_proxies; /* judged by kt_netaddr_next_network() already */
+extern int kt_webhook_header_timeout;    /* milliseconds, as the next two */
+extern int kt_webhook_body_timeout;
+extern int kt_webhook_idle_timeout;
 
 /* The names in kridtech.databases: a list of palloc'd strings, each once. */
 extern struct List *kt_settings_databases(void);

@@ -1,5 +1,6 @@
 /*
- * The shared memory of the workers: a fixed array of slots, one per database, and the launcher's words.
+ * The shared memory of the workers: a fixed array of slots, one per database and role, and the launcher's
+ * words.
  *
  * A slot's pid and latch are those of a living process: they are set by the process itself and cleared
  * by it on its way out, under the lock; a process that dies without that makes the postmaster reset all
@@ -37,7 +38,7 @@ initialize(void)
 	memset(kt_shared, 0, sizeof(*kt_shared));
 	kt_shared->lock = &GetNamedLWLockTranche(NAME)->lock;
 	kt_shared->started_at = kt_shared->launcher_since = GetCurrentTimestamp();
-	for (i = 0; i < KT_MAX_DATABASES; i++)
+	for (i = 0; i < KT_MAX_SLOTS; i++)
 	{
 		KtSlot *slot = &kt_shared->slots[i];
 
@@ -72,14 +73,14 @@ kt_shmem_install(void)
 }
 
 KtSlot *
-kt_shmem_find(Oid database)
+kt_shmem_find(Oid database, KtRole role)
 {
 	int i;
 
 	if (kt_shared == NULL || !OidIsValid(database))
 		return NULL;
-	for (i = 0; i < KT_MAX_DATABASES; i++)
-		if (kt_shared->slots[i].database == database)
+	for (i = 0; i < KT_MAX_SLOTS; i++)
+		if (kt_shared->slots[i].database == database && kt_shared->slots[i].role == role)
 			return &kt_shared->slots[i];
 	return NULL;
 }
@@ -89,22 +90,23 @@ find_free(void)
 {
 	int i;
 
-	for (i = 0; i < KT_MAX_DATABASES; i++)
+	for (i = 0; i < KT_MAX_SLOTS; i++)
 		if (!OidIsValid(kt_shared->slots[i].database))
 			return &kt_shared->slots[i];
 	return NULL;
 }
 
 KtSlot *
-kt_shmem_claim(Oid database)
+kt_shmem_claim(Oid database, KtRole role)
 {
-	KtSlot *slot = kt_shmem_find(database);
+	KtSlot *slot = kt_shmem_find(database, role);
 	int i;
 
 	Assert(LWLockHeldByMeInMode(kt_shared->lock, LW_EXCLUSIVE));
 	if (slot != NULL || (slot = find_free()) == NULL)
 		return slot;
 	slot->database = database;
+	slot->role = role;
 	slot->pid = 0;
 	slot->latch = NULL;
 	slot->epoch = 0;
@@ -112,6 +114,10 @@ kt_shmem_claim(Oid database)
 	slot->ok = slot->urgent = slot->restart = false;
 	slot->status[0] = '\0';
 	slot->since = GetCurrentTimestamp();
+	slot->connections = slot->kept = 0;
+	slot->tls = false;
+	slot->certificate_end = 0;
+	slot->last_webhook = 0;
 	for (i = 0; i < KT_NCOUNTERS; i++)
 		pg_atomic_write_u64(&slot->counters[i], 0);
 	for (i = 0; i < KT_LATENCY_BUCKETS; i++)

@@ -14,10 +14,23 @@
 /* Databases that may have workers at the same time; kridtech.databases names a handful. */
 #define KT_MAX_DATABASES 32
 
+/* What a worker of a database does. */
+typedef enum KtRole
+{
+	KT_DIALER,
+	KT_RECEIVER,
+	KT_NROLES
+} KtRole;
+
+#define KT_MAX_SLOTS (KT_MAX_DATABASES * KT_NROLES)
+
 /* A worker's own words on what it does or why it does not, for the view health. */
 #define KT_MAX_STATUS 200
 
-/* Counters of a database's dialer since the server's start, in the order of the view stats. */
+/*
+ * Counters of a database's workers since the server's start, in the order of the view stats: the dialer's,
+ * then the receiver's. Each counts in its own slot.
+ */
 typedef enum KtCounter
 {
 	KT_COUNT_CLAIMED, /* attempts begun */
@@ -32,24 +45,50 @@ typedef enum KtCounter
 	KT_COUNT_BYTES_SENT,
 	KT_COUNT_BYTES_RECEIVED,
 	KT_COUNT_WAKES, /* turns of the loop */
+	KT_NDIALER_COUNTERS,
+
+	KT_COUNT_RECEIVED = KT_NDIALER_COUNTERS, /* deliveries whose body came whole */
+	KT_COUNT_STORED,                         /* events new in the table */
+	KT_COUNT_DUPLICATES,
+	KT_COUNT_CONFLICTS,
+	KT_COUNT_BAD,  /* bodies that are no webhook */
+	KT_COUNT_KEPT, /* into the inbox because they could not become events */
+	KT_COUNT_REFUSED_503,
+	KT_COUNT_STORED_LATE, /* of those */
+	KT_COUNT_DROPPED,     /* of those, given up */
+	KT_COUNT_EVENT_BATCHES,
+	KT_COUNT_EVENT_BYTES,
+	KT_COUNT_RECEIVER_WAKES,
 	KT_NCOUNTERS
 } KtCounter;
 
-/* Request latencies, from sending to the whole answer: bucket i counts those below 2^i microseconds. */
+/*
+ * Latencies: a dialer's from sending to the whole answer, a receiver's from a delivery's last byte to its
+ * answer. Bucket i counts those below 2^i microseconds.
+ */
 #define KT_LATENCY_BUCKETS 40
 
 typedef struct KtSlot
 {
-	Oid database;  /* InvalidOid: the slot is free */
-	pid_t pid;     /* 0: no dialer runs */
-	Latch *latch;  /* the dialer's, in its PGPROC; NULL when none runs */
-	int64 epoch;   /* the dialer's run, 0 before it has one */
-	int in_flight; /* requests on the network */
-	bool ok;       /* the dialer can place calls */
+	Oid database; /* InvalidOid: the slot is free */
+	KtRole role;
+	pid_t pid;    /* 0: none runs */
+	Latch *latch; /* the worker's, in its PGPROC; NULL when none runs */
+	int64 epoch;  /* the dialer's run, 0 before it has one */
+	int in_flight; /* the dialer's requests on the network, the receiver's deliveries not yet answered */
+	bool ok;       /* the worker can do its work */
 	char status[KT_MAX_STATUS];
 	TimestampTz since; /* when status became what it is */
 	bool urgent;       /* something of a higher priority than 0 was queued since the last look */
 	bool restart;      /* kridtech_restart_workers() asks it to end */
+
+	/* The receiver's alone. */
+	int connections;
+	int kept;                 /* deliveries refused with 503, to be stored yet */
+	bool tls;                 /* it serves with a certificate */
+	int64 certificate_end;    /* of that, Unix time */
+	TimestampTz last_webhook; /* when one was answered with 200, 0: none yet */
+
 	pg_atomic_uint64 counters[KT_NCOUNTERS];
 	pg_atomic_uint64 latency[KT_LATENCY_BUCKETS];
 } KtSlot;
@@ -63,7 +102,7 @@ typedef struct KtShared
 	char launcher_status[KT_MAX_STATUS]; /* such as: too few worker slots */
 	TimestampTz launcher_since;
 	TimestampTz started_at;
-	KtSlot slots[KT_MAX_DATABASES];
+	KtSlot slots[KT_MAX_SLOTS];
 } KtShared;
 
 /* NULL when the library was not loaded by shared_preload_libraries. */
@@ -72,19 +111,19 @@ extern KtShared *kt_shared;
 /* Installs the hooks; called from _PG_init() under shared_preload_libraries only. */
 extern void kt_shmem_install(void);
 
-/* The slot of a database, or NULL. The caller holds the lock. */
-extern KtSlot *kt_shmem_find(Oid database);
+/* The slot of a database's worker, or NULL. The caller holds the lock. */
+extern KtSlot *kt_shmem_find(Oid database, KtRole role);
 
-/* The slot of a database, made if need be; NULL when all are taken. The caller holds the lock exclusively. */
-extern KtSlot *kt_shmem_claim(Oid database);
+/* The same, made if need be; NULL when all are taken. The caller holds the lock exclusively. */
+extern KtSlot *kt_shmem_claim(Oid database, KtRole role);
 
-/* Gives back a slot whose dialer has ended. The caller holds the lock exclusively. */
+/* Gives back a slot whose worker has ended. The caller holds the lock exclusively. */
 extern void kt_shmem_free(KtSlot *slot);
 
 /* Throws 55000 with a HINT that names shared_preload_libraries, unless the library was preloaded. */
 extern void kt_shmem_require(void);
 
-/* Sets a slot's status and whether it can place calls; keeps since while both stay the same. Locks. */
+/* Sets a slot's status and whether its worker can work; keeps since while both stay the same. Locks. */
 extern void kt_shmem_report(KtSlot *slot, bool ok, const char *status);
 
 /* The same for the launcher. True when something changed. */
@@ -94,6 +133,16 @@ static inline void
 kt_count(KtSlot *slot, KtCounter counter, uint64 n)
 {
 	pg_atomic_fetch_add_u64(&slot->counters[counter], (int64) n);
+}
+
+static inline void
+kt_count_latency(KtSlot *slot, int64 us)
+{
+	int bucket = 0;
+
+	while (bucket < KT_LATENCY_BUCKETS - 1 && us >= INT64CONST(1) << bucket)
+		bucket++;
+	pg_atomic_fetch_add_u64(&slot->latency[bucket], 1);
 }
 
 #endif /* KT_SHMEM_H */

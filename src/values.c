@@ -10,68 +10,20 @@
 #include "transcript.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "variables.h"
 
 PG_FUNCTION_INFO_V1(kridtech_variables);
 PG_FUNCTION_INFO_V1(kridtech_transcript_turns);
 
-/* One element of the webhook's array: {"variable": name, "value": anything}. False for any other. */
-static bool
-read_variable(JsonbValue *element, JsonbValue *name, JsonbValue *value)
-{
-	static char name_key[] = "variable";
-	static char value_key[] = "value";
-	JsonbValue key = {.type = jbvString};
-	JsonbValue *found;
-
-	if (element->type != jbvBinary || !JsonContainerIsObject(element->val.binary.data))
-		return false;
-	key.val.string.val = name_key;
-	key.val.string.len = strlen(name_key);
-	found = findJsonbValueFromContainer(element->val.binary.data, JB_FOBJECT, &key);
-	if (found == NULL || found->type != jbvString)
-		return false;
-	*name = *found;
-	key.val.string.val = value_key;
-	key.val.string.len = strlen(value_key);
-	found = findJsonbValueFromContainer(element->val.binary.data, JB_FOBJECT, &key);
-	if (found == NULL)
-		value->type = jbvNull;
-	else
-		*value = *found;
-	return true;
-}
-
-/*
- * kridtech_variables(jsonb) returns jsonb
- *
- * Of two elements of one name the last counts, elements of another shape are passed over, an element
- * without a value has the value null. An object is returned as it is; anything else gives NULL.
- */
+/* kridtech_variables(jsonb) returns jsonb; strict */
 Datum
 kridtech_variables(PG_FUNCTION_ARGS)
 {
-	Jsonb *variables = PG_GETARG_JSONB_P(0);
-	JsonbParseState *state = NULL;
-	JsonbIterator *iterator;
-	JsonbIteratorToken token;
-	JsonbValue element;
-	JsonbValue name;
-	JsonbValue value;
+	Jsonb *object = kt_variables_object(PG_GETARG_JSONB_P(0));
 
-	if (JB_ROOT_IS_OBJECT(variables))
-		PG_RETURN_JSONB_P(variables);
-	if (!JB_ROOT_IS_ARRAY(variables) || JB_ROOT_IS_SCALAR(variables))
+	if (object == NULL)
 		PG_RETURN_NULL();
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	iterator = JsonbIteratorInit(&variables->root);
-	while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
-	{
-		if (token != WJB_ELEM || !read_variable(&element, &name, &value))
-			continue;
-		pushJsonbValue(&state, WJB_KEY, &name);
-		pushJsonbValue(&state, WJB_VALUE, &value);
-	}
-	PG_RETURN_JSONB_P(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+	PG_RETURN_JSONB_P(object);
 }
 
 /* A slice of the transcript as text, with the ends of its lines made alike. */

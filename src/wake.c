@@ -28,7 +28,12 @@ wake(bool urgent)
 	if (kt_shared == NULL)
 		return false;
 	LWLockAcquire(kt_shared->lock, LW_SHARED);
-	slot = kt_shmem_find(MyDatabaseId);
+
+	/* A receiver that cannot receive may be waiting for what this transaction has brought: the extension. */
+	slot = kt_shmem_find(MyDatabaseId, KT_RECEIVER);
+	if (slot != NULL && !slot->ok && slot->latch != NULL)
+		SetLatch(slot->latch);
+	slot = kt_shmem_find(MyDatabaseId, KT_DIALER);
 	if (slot != NULL)
 	{
 		/* A lone store of true, repeated by others at worst: a shared lock will do. */

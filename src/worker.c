@@ -25,6 +25,27 @@
 volatile sig_atomic_t kt_worker_stop = false;
 volatile sig_atomic_t kt_worker_reload_pending = false;
 
+/* What tells the roles apart here. */
+typedef struct Role
+{
+	const char *name;
+	const char *type;
+	const char *function;
+} Role;
+
+static const Role roles[] = {
+	[KT_DIALER] = {"dialer", KT_DIALER_TYPE, "kridtech_dialer_main"},
+	[KT_RECEIVER] = {"receiver", KT_RECEIVER_TYPE, "kridtech_receiver_main"},
+};
+
+StaticAssertDecl(lengthof(roles) == KT_NROLES, "every role is described");
+
+const char *
+kt_worker_role(KtRole role)
+{
+	return roles[role].name;
+}
+
 /* ---- signals -------------------------------------------------------------------------------------------- */
 
 static void
@@ -88,11 +109,11 @@ detach(int code, Datum arg)
 	LWLockAcquire(kt_shared->lock, LW_EXCLUSIVE);
 	slot->pid = 0;
 	slot->latch = NULL;
-	slot->in_flight = 0;
+	slot->in_flight = slot->connections = slot->kept = 0;
 	if (slot->ok)
 	{
 		slot->ok = false;
-		strlcpy(slot->status, "the dialer has ended", sizeof(slot->status));
+		snprintf(slot->status, sizeof(slot->status), "the %s has ended", roles[slot->role].name);
 		slot->since = GetCurrentTimestamp();
 	}
 	wake_launcher();
@@ -100,13 +121,13 @@ detach(int code, Datum arg)
 }
 
 KtSlot *
-kt_worker_attach(Oid database)
+kt_worker_attach(Oid database, KtRole role)
 {
 	KtSlot *slot;
 	bool mine;
 
 	LWLockAcquire(kt_shared->lock, LW_EXCLUSIVE);
-	slot = kt_shmem_claim(database);
+	slot = kt_shmem_claim(database, role);
 	mine = slot != NULL && slot->pid == 0;
 	if (mine)
 	{
@@ -117,7 +138,8 @@ kt_worker_attach(Oid database)
 	LWLockRelease(kt_shared->lock);
 	if (!mine)
 	{
-		ereport(LOG, (errmsg("another kridtech dialer works for database %u", database)));
+		ereport(LOG,
+		        (errmsg("another kridtech %s works for database %u", roles[role].name, database)));
 		proc_exit(KT_EXIT_AGAIN);
 	}
 	on_shmem_exit(detach, PointerGetDatum(slot));
@@ -250,7 +272,7 @@ kt_worker_reload(void)
 /* ---- registration --------------------------------------------------------------------------------------- */
 
 /*
- * Both kinds wait for the end of recovery: on a standby nothing runs, and what was registered there starts
+ * All wait for the end of recovery: on a standby nothing runs, and what was registered there starts
  * at its promotion.
  */
 static void
@@ -275,14 +297,14 @@ kt_worker_register_launcher(void)
 	RegisterBackgroundWorker(&worker);
 }
 
-/* Whether and when a dialer comes back is the launcher's to decide: it knows the databases. */
+/* Whether and when it comes back is the launcher's to decide: it knows the databases. */
 bool
-kt_worker_start_dialer(Oid database, const char *name, BackgroundWorkerHandle **handle)
+kt_worker_start(KtRole role, Oid database, const char *name, BackgroundWorkerHandle **handle)
 {
 	BackgroundWorker worker;
 
-	describe_worker(&worker, KT_DIALER_TYPE, "kridtech_dialer_main");
-	snprintf(worker.bgw_name, sizeof(worker.bgw_name), KT_DIALER_TYPE " (%s)", name);
+	describe_worker(&worker, roles[role].type, roles[role].function);
+	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "%s (%s)", roles[role].type, name);
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_main_arg = ObjectIdGetDatum(database);
 	worker.bgw_notify_pid = MyProcPid;

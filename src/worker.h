@@ -1,7 +1,7 @@
 /*
  * What every worker shares: signals, its slot, its connection, its pinned settings, its one wait.
  *
- * A worker's main calls kt_worker_signals(), kt_worker_attach() (a dialer) or kt_worker_attach_launcher(),
+ * A worker's main calls kt_worker_signals(), kt_worker_attach() (one of a database) or kt_worker_attach_launcher(),
  * kt_worker_connect(), loops until kt_worker_stop, and ends with proc_exit(KT_EXIT_AGAIN).
  */
 #ifndef KT_WORKER_H
@@ -21,6 +21,7 @@ extern volatile sig_atomic_t kt_worker_reload_pending;
 /* Names of bgw_type, as pg_stat_activity.backend_type shows them. */
 #define KT_LAUNCHER_TYPE "kridtech launcher"
 #define KT_DIALER_TYPE "kridtech dialer"
+#define KT_RECEIVER_TYPE "kridtech receiver"
 
 /* Exit codes: 0 would unregister a static worker for good, 1 brings it back. */
 #define KT_EXIT_AGAIN 1
@@ -32,10 +33,13 @@ extern volatile sig_atomic_t kt_worker_reload_pending;
 extern void kt_worker_signals(void);
 
 /*
- * Enters this process as the database's dialer in its slot, and takes it out at its exit, however it
- * ends; the launcher is woken then. Ends the process where another dialer of the database runs.
+ * Enters this process as the database's worker of that role in its slot, and takes it out at its exit,
+ * however it ends; the launcher is woken then. Ends the process where another one like it runs.
  */
-extern KtSlot *kt_worker_attach(Oid database);
+extern KtSlot *kt_worker_attach(Oid database, KtRole role);
+
+/* A role's name for messages: "dialer". */
+extern const char *kt_worker_role(KtRole role);
 
 /* Enters this process as the launcher. */
 extern void kt_worker_attach_launcher(void);
@@ -53,10 +57,11 @@ extern void kt_worker_pin(void);
 extern void kt_worker_register_launcher(void);
 
 /*
- * Starts a dialer for a database, dynamically. False when no worker slot is free. *handle is palloc'd in
- * the current memory context. The caller's latch is set when the dialer starts or ends.
+ * Starts a worker for a database, dynamically. False when no worker slot is free. *handle is palloc'd in
+ * the current memory context. The caller's latch is set when the worker starts or ends.
  */
-extern bool kt_worker_start_dialer(Oid database, const char *name, BackgroundWorkerHandle **handle);
+extern bool kt_worker_start(KtRole role, Oid database, const char *name,
+                            BackgroundWorkerHandle **handle);
 
 /* Rereads the configuration if SIGHUP asked for it; the pins stay. True when it did. */
 extern bool kt_worker_reload(void);

@@ -12,6 +12,11 @@
  * armed in a signal handler, which timeout.c does not allow. An armed timer costs a few system calls, and
  * from 14 on mostly none, beside a commit that flushes.)
  *
+ * Limits. A unit that is to be over by some time has a second timer, which cancels it. There is one place where a
+ * cancel does not undo the unit: in the commit, behind the local flush, in the wait for synchronous standbys, which
+ * PostgreSQL gives up with a WARNING. So every cancel is noted, for who promises more than the local disk. (A flush
+ * that hangs in the kernel cannot be cancelled at all.)
+ *
  * Pins. A trigger or default on our tables can SET something in this session. What worker.c pins is
  * therefore put back before each unit, and once more right before the commit, behind deferred triggers.
  */
@@ -24,6 +29,8 @@
 #include "extension.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "replication/syncrep.h"
+#include "replication/walsender.h"
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
@@ -39,10 +46,22 @@
 static volatile sig_atomic_t unit_open = false;
 static volatile sig_atomic_t old = false;
 
+static volatile sig_atomic_t cancelled = false; /* the unit that runs, or ran last */
+
 /* The unit that runs need not be on disk. */
 static bool may_be_lost = false;
 
+/* How old the next unit may become, in ms; 0: no limit. */
+static int limit = 0;
+
 static TimeoutId patience_timer;
+static TimeoutId limit_timer;
+
+void
+kt_xact_limit(int ms)
+{
+	limit = Max(ms, 1);
+}
 
 void
 kt_xact_may_be_lost(void)
@@ -61,6 +80,7 @@ kt_xact_cancel(void)
 {
 	if (!unit_open)
 		return;
+	cancelled = true;
 	InterruptPending = true;
 	QueryCancelPending = true;
 	SetLatch(MyLatch);
@@ -82,6 +102,23 @@ on_patience_ends(void)
 }
 
 static void
+on_limit(void)
+{
+	kt_xact_cancel();
+}
+
+/*
+ * A server whose synchronous_standby_names changes tells its processes by SIGHUP. One that has not been served yet
+ * may bring standbys that the commit has waited for already.
+ */
+bool
+kt_xact_is_unconfirmed(void)
+{
+	return cancelled && SyncRepRequested() &&
+	       (SyncRepStandbyNames[0] != '\0' || kt_worker_reload_pending);
+}
+
+static void
 on_transaction_event(XactEvent event, void *arg)
 {
 	if (!unit_open || event != XACT_EVENT_PRE_COMMIT)
@@ -100,6 +137,7 @@ set_up_once(void)
 	if (done)
 		return;
 	patience_timer = RegisterTimeout(USER_TIMEOUT, on_patience_ends);
+	limit_timer = RegisterTimeout(USER_TIMEOUT, on_limit);
 	RegisterXactCallback(on_transaction_event, NULL);
 	done = true;
 }
@@ -107,11 +145,13 @@ set_up_once(void)
 static void
 begin(const char *activity)
 {
-	old = false;
+	old = cancelled = false;
 	may_be_lost = false;
 	kt_owner_used = InvalidOid;
 	unit_open = true;
 	enable_timeout_after(patience_timer, kt_worker_stop ? PATIENCE_IN_DRAIN : PATIENCE);
+	if (limit > 0)
+		enable_timeout_after(limit_timer, limit);
 	debug_query_string = activity;
 	pgstat_report_activity(STATE_RUNNING, activity);
 	SetCurrentStatementStartTimestamp();
@@ -146,6 +186,9 @@ close_unit(void)
 	unit_open = false;
 	QueryCancelPending = false;
 	disable_timeout(patience_timer, false);
+	if (limit > 0)
+		disable_timeout(limit_timer, false);
+	limit = 0;
 	debug_query_string = NULL;
 }
 

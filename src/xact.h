@@ -29,6 +29,18 @@ typedef void (*KtXactWork)(void *argument);
 extern KtXactResult kt_xact_run(const char *activity, KtXactWork work, void *argument,
                                 int *sqlstate, char *error, size_t size);
 
+/*
+ * The next unit, and it alone, is cancelled when it is so old, in ms. Cancelled in what it runs it fails like any
+ * other; cancelled in its commit, while that waits for a synchronous standby, it is committed here all the same.
+ */
+extern void kt_xact_limit(int ms);
+
+/*
+ * Whether the last unit, which was KT_XACT_DONE, may not have reached the synchronous standbys that were to
+ * confirm it: something cancelled it. It is on this server's disk.
+ */
+extern bool kt_xact_is_unconfirmed(void);
+
 /* For a unit whose loss in a crash does no harm: its commit is not waited for. Called by its work. */
 extern void kt_xact_may_be_lost(void);
 

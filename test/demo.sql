@@ -8,6 +8,14 @@
 \echo
 CREATE EXTENSION kridtech;
 
+\set ECHO none
+DO $$
+BEGIN
+    WHILE (SELECT count(*) FROM kridtech.health WHERE component IN ('dialer', 'receiver') AND ok) < 2 LOOP
+        PERFORM pg_sleep(0.02);
+    END LOOP;
+END $$;
+\set ECHO queries
 \echo
 CREATE TABLE leads (
     id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -93,16 +101,43 @@ SELECT l.name, l.company, c.call_status, c.duration, c.cost
 
 SELECT kridtech_calls_total() AS calls, kridtech_calls_total('completed') AS completed;
 
+\set ECHO none
+DO $$
+BEGIN
+    WHILE (SELECT count(*) FROM kridtech.webhook_events WHERE verified_by IS NOT NULL) < 3 LOOP
+        PERFORM pg_sleep(0.02);
+    END LOOP;
+END $$;
+\set ECHO queries
 \echo
-\echo '=== 7. What a webhook brings, as values and rows'
+\echo '=== 7. After each call Kridtech sends one webhook, over TLS, to the receiver in this server'
 \echo
-SELECT kridtech_variables('[{"variable": "interested", "value": "yes"},
-                            {"variable": "call_back",  "value": "Monday"}]');
+SELECT call_id, status, duration_ms, verified_by, length(raw) AS bytes, deliveries
+  FROM kridtech.webhook_events ORDER BY received_at, call_id;
 
-SELECT * FROM kridtech_transcript_turns(
-    E'Agent: Hello Ada, is this a good time?\nUser: It is.\nAgent: Shall we talk on Monday?\nUser: Please do.');
+\echo
+\echo '    verified_by says why to believe it: nothing is signed. Which address did it come to?'
+\echo
+SELECT ok, detail FROM kridtech.health WHERE component = 'receiver';
 
 \echo
-\echo '=== 8. What the one who watches over it sees'
+\echo '=== 8. The whole story: the lead, her call, what was said'
+\echo
+SELECT l.name, l.company, r.call_status AS accepted, e.status, e.duration_ms / 1000 AS seconds,
+       e.variables ->> 'employer' AS employer, left(e.transcript, 40) || '...' AS transcript
+  FROM leads l
+  LEFT JOIN kridtech.call_requests  r ON r.reference = l.id::text
+  LEFT JOIN kridtech.webhook_events e ON e.request_id = r.id
+ ORDER BY l.id;
+
+SELECT l.name, t.turn, t.speaker, t.utterance
+  FROM leads l
+  JOIN kridtech.call_requests  r ON r.reference = l.id::text
+  JOIN kridtech.webhook_events e ON e.request_id = r.id
+ CROSS JOIN LATERAL kridtech_transcript_turns(e.transcript) t
+ WHERE l.name = 'Ada' ORDER BY t.turn;
+
+\echo
+\echo '=== 9. What the one who watches over it sees'
 \echo
 SELECT component, ok, detail FROM kridtech.health;

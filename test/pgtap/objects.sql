@@ -1,6 +1,6 @@
 -- The functions and columns that applications rely on: contract section 1.
 \ir lib/begin.sql
-SELECT plan(61);
+SELECT plan(85);
 
 SELECT has_schema('kridtech', 'tables stand in the schema kridtech');
 
@@ -11,6 +11,7 @@ INSERT INTO test.functions (name, arguments, result, volatility, parallel, is_se
     ('kridtech_create_web_call', '{jsonb,text,text}', 'record', 'volatile', 'u', false),
     ('kridtech_calls', '{text,integer,text}', 'setof record', 'volatile', 'u', true),
     ('kridtech_calls_total', '{text,text}', 'bigint', 'volatile', 'u', false),
+    ('kridtech_replay_webhook', '{bigint}', 'boolean', 'volatile', 'u', false),
     ('kridtech_variables', '{jsonb}', 'jsonb', 'immutable', 's', false),
     ('kridtech_transcript_turns', '{text}', 'setof record', 'immutable', 's', true);
 SELECT has_function('public', name, arguments, name || ' takes ' || arguments::text) FROM test.functions ORDER BY n;
@@ -33,6 +34,7 @@ SELECT is(test.parameters('kridtech_calls', 'ib'), 'status text, limit integer, 
 SELECT is(test.parameters('kridtech_calls', 'ob'), 'call_id text, account_id text, direction text, to_number text, call_status text, duration integer, cost numeric, created_at timestamp with time zone, first_name text', 'the columns of kridtech_calls have their names and types');
 SELECT is(test.parameters('kridtech_calls_total', 'ib'), 'status text, account_id text', 'the parameters of kridtech_calls_total have their names');
 SELECT is(test.parameters('kridtech_variables', 'i'), 'dynamic_variables jsonb', 'the parameter of kridtech_variables has its name');
+SELECT is(test.parameters('kridtech_replay_webhook', 'i'), 'inbox_id bigint', 'the parameter of kridtech_replay_webhook has its name');
 SELECT is(test.parameters('kridtech_transcript_turns', 'o'), 'turn integer, speaker text, utterance text', 'the columns of kridtech_transcript_turns have their names and types');
 
 -- call_requests: these columns exist with these types; more may stand beside them
@@ -45,6 +47,15 @@ SELECT col_type_is('kridtech', 'call_requests', column_name, type, 'call_request
     ('state', 'text'), ('attempts', 'integer'), ('next_attempt_at', 'timestamp with time zone'), ('call_id', 'text'), ('call_status', 'text'),
     ('http_status', 'integer'), ('error', 'text'), ('created_by', 'name'), ('created_at', 'timestamp with time zone'),
     ('finished_at', 'timestamp with time zone')) AS c(column_name, type);
+-- so do these
+SELECT col_is_pk('kridtech', 'webhook_events', 'call_id', 'a call has one event');
+SELECT col_type_is('kridtech', table_name, column_name, type, table_name || '.' || column_name || ' is ' || type)
+  FROM (VALUES ('webhook_events', 'call_id', 'text'), ('webhook_events', 'status', 'text'), ('webhook_events', 'duration_ms', 'bigint'), ('webhook_events', 'transcript', 'text'),
+    ('webhook_events', 'recording_url', 'text'), ('webhook_events', 'dynamic_variables', 'jsonb'), ('webhook_events', 'variables', 'jsonb'), ('webhook_events', 'raw', 'bytea'),
+    ('webhook_events', 'request_id', 'bigint'), ('webhook_events', 'verified_by', 'text'), ('webhook_events', 'deliveries', 'integer'),
+    ('webhook_events', 'received_at', 'timestamp with time zone'),
+    ('webhook_inbox', 'id', 'bigint'), ('webhook_inbox', 'received_at', 'timestamp with time zone'), ('webhook_inbox', 'remote_addr', 'inet'), ('webhook_inbox', 'reason', 'text'),
+    ('webhook_inbox', 'call_id', 'text'), ('webhook_inbox', 'body', 'bytea')) AS c(table_name, column_name, type);
 SELECT has_table('kridtech', 'accounts', 'there is a table of accounts');
 SELECT col_type_is('kridtech', 'accounts', 'account_id', 'text', 'accounts.account_id is text');
 SELECT col_type_is('kridtech', 'accounts', 'api_key_file', 'text', 'accounts.api_key_file is text');

@@ -16,11 +16,16 @@ $node->safe_psql('source', <<~'EOT');
 	SELECT kridtech_create_call('+4930900' || n, '{"first_name": "James"}') FROM generate_series(1000, 1004) n;
 	INSERT INTO kridtech.call_requests (to_number, state, reference) VALUES ('+49309009999', 'unknown', 'lead-1');
 	SELECT nextval('kridtech.call_requests_id_seq') FROM generate_series(1, 100);
+	INSERT INTO kridtech.webhook_inbox (body, reason) VALUES ('{"callId": "call_1", "transcript": "Agent: Hi"}', 'late'), ('[]', 'bad body');
+	SELECT kridtech_replay_webhook(1);
 	EOT
 
 my %contents = (
 	'kridtech.accounts'      => 'SELECT a FROM kridtech.accounts a ORDER BY 1',
 	'kridtech.call_requests' => 'SELECT r FROM kridtech.call_requests r ORDER BY id',
+	'kridtech.webhook_events' => 'SELECT e FROM kridtech.webhook_events e ORDER BY call_id',
+	'kridtech.webhook_inbox' => 'SELECT i FROM kridtech.webhook_inbox i ORDER BY id',
+	'the inbox\'s sequence'  => 'SELECT last_value, is_called FROM kridtech.webhook_inbox_id_seq',
 	'the sequence'           => 'SELECT last_value, is_called FROM kridtech.call_requests_id_seq',
 	'privileges'             => q{SELECT proname, proacl FROM pg_proc WHERE proname LIKE 'kridtech%' ORDER BY 1});
 
@@ -50,7 +55,7 @@ is($sim->k('+49309001000'), 1, 'a restore calls nobody');
 my $left = <<~'EOT';
 	SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname = 'kridtech'
 	UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE proname LIKE 'kridtech%'
-	UNION ALL SELECT 'relation ' || relname FROM pg_class WHERE relname LIKE 'call_requests%' OR relname LIKE 'accounts%'
+	UNION ALL SELECT 'relation ' || relname FROM pg_class WHERE relname LIKE 'call_requests%' OR relname LIKE 'accounts%' OR relname LIKE 'webhook_%'
 	UNION ALL SELECT 'type ' || typname FROM pg_type WHERE typname LIKE '%call_requests%' OR typname LIKE '%accounts'
 	UNION ALL SELECT 'extension ' || extname FROM pg_extension WHERE extname = 'kridtech'
 	EOT

@@ -235,7 +235,7 @@ workers_become($node, 'launcher| dialer|a', 'and has its workers');
 # ---- health -------------------------------------------------------------------------------------------------
 
 like(health($node, 'a', 'dialer'), qr/^[tf]\|./, 'health has words about the dialer');
-is(health($node, 'a', 'receiver'), '|not part of this version', 'health says that there is no receiver yet');
+is(health($node, 'a', 'receiver'), '|kridtech.webhook_listen is empty: nothing is received', 'health says that there is no receiver');
 like(health($node, 'a', 'queue'), qr/^t\|0 ready, 0 waiting, 0 on the network, 0 unknown/, 'health has words about the queue');
 is(health($node, 'a', 'credentials'), 'f|default account: no API key file is set', 'health misses the API key');
 my $key_file = kt_key_file("secret-key\n");

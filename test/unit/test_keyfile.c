@@ -265,6 +265,122 @@ bytes_that_cannot_stand_in_a_header_are_refused(void **state)
 	expect(KT_KEY_CHARACTERS, "");
 }
 
+/* ---- whole files ---- */
+
+static void
+expect_whole(KtKeyRule rule, size_t max, KtKeyFault fault, const char *bytes, size_t len)
+{
+	KtBuf out;
+	int err = -1;
+
+	kt_buf_init(&out, max);
+	assert_int_equal(kt_keyfile_read_whole(path, rule, &out, &err), fault);
+	assert_buf_and_free("file", &out, bytes, len);
+}
+
+static void
+a_whole_file_is_read_as_it_is(void **state)
+{
+	(void) state;
+	write_file(BYTES("-----BEGIN\n\0x\n"), 0600);
+	expect_whole(KT_RULE_SECRET, 1000, KT_KEY_OK, BYTES("-----BEGIN\n\0x\n"));
+	expect_whole(KT_RULE_SECRET, 14, KT_KEY_OK, BYTES("-----BEGIN\n\0x\n"));
+	expect_whole(KT_RULE_SECRET, 13, KT_KEY_TOO_LONG, "", 0);
+	write_file(BYTES(" \n\t\r\n"), 0600);
+	expect_whole(KT_RULE_SECRET, 1000, KT_KEY_EMPTY, "", 0);
+	write_file("", 0, 0600);
+	expect_whole(KT_RULE_SECRET, 1000, KT_KEY_EMPTY, "", 0);
+}
+
+static void
+a_rule_says_who_else_may_read_a_whole_file(void **state)
+{
+	static const struct
+	{
+		mode_t mode;
+		KtKeyFault secret;
+		KtKeyFault tls_key;
+	} cases[] = {
+		{0600, KT_KEY_OK, KT_KEY_OK},     {0400, KT_KEY_OK, KT_KEY_OK},
+		{0700, KT_KEY_MODE, KT_KEY_OK},   {0640, KT_KEY_MODE, KT_KEY_MODE},
+		{0604, KT_KEY_MODE, KT_KEY_MODE}, {0644, KT_KEY_MODE, KT_KEY_MODE},
+		{0620, KT_KEY_MODE, KT_KEY_MODE},
+	};
+	size_t i;
+
+	(void) state;
+	for (i = 0; i < lengthof(cases); i++)
+	{
+		bool secret = cases[i].secret == KT_KEY_OK;
+		bool tls_key = cases[i].tls_key == KT_KEY_OK;
+
+		write_file(BYTES("x"), cases[i].mode);
+		expect_whole(KT_RULE_SECRET, 9, cases[i].secret, "x", secret ? 1 : 0);
+		expect_whole(KT_RULE_TLS_KEY, 9, cases[i].tls_key, "x", tls_key ? 1 : 0);
+		expect_whole(KT_RULE_PUBLIC, 9, KT_KEY_OK, "x", 1);
+	}
+}
+
+/* ---- several secrets ---- */
+
+/* Cuts the bytes into at most two secrets of at most eight bytes; compares them, joined by commas. */
+static void
+expect_split(const char *bytes, size_t len, KtKeyFault fault, const char *expected)
+{
+	const char *secrets[2];
+	char joined[64] = "";
+	KtBuf buf;
+	int n = -1;
+	int i;
+
+	kt_buf_init(&buf, 1000);
+	assert_true(kt_buf_append(&buf, bytes, len));
+	assert_int_equal(kt_keyfile_split(&buf, secrets, 2, 8, &n), fault);
+	for (i = 0; fault == KT_KEY_OK && i < n; i++)
+		snprintf(joined + strlen(joined), sizeof(joined) - strlen(joined), "%s%s", i > 0 ? "," : "",
+		         secrets[i]);
+	assert_string_equal(joined, expected);
+	kt_buf_free(&buf);
+}
+
+static void
+secrets_stand_one_a_line(void **state)
+{
+	(void) state;
+	expect_split(BYTES("old"), KT_KEY_OK, "old");
+	expect_split(BYTES("old\nnew\n"), KT_KEY_OK, "old,new");
+	expect_split(BYTES("\n  old \r\n\n\tnew\n\n"), KT_KEY_OK, "old,new");
+	expect_split(BYTES("12345678"), KT_KEY_OK, "12345678");
+}
+
+static void
+what_is_no_list_of_secrets_is_refused(void **state)
+{
+	(void) state;
+	expect_split(BYTES("a\nb\nc"), KT_KEY_TOO_LONG, "");
+	expect_split(BYTES("123456789"), KT_KEY_TOO_LONG, "");
+	expect_split(BYTES("a b"), KT_KEY_CHARACTERS, "");
+	expect_split(BYTES("a\n\x80"), KT_KEY_CHARACTERS, "");
+	expect_split(BYTES("a\0b"), KT_KEY_CHARACTERS, "");
+	expect_split(BYTES("\n \n"), KT_KEY_EMPTY, "");
+	expect_split("", 0, KT_KEY_EMPTY, "");
+}
+
+static void
+every_fault_has_words(void **state)
+{
+	int fault;
+
+	(void) state;
+	for (fault = KT_KEY_OK; fault <= KT_KEY_CHARACTERS; fault++)
+	{
+		assert_int_equal(kt_keyfile_words((KtKeyFault) fault, KT_RULE_SECRET) == NULL,
+		                 fault == KT_KEY_OK);
+		assert_int_equal(kt_keyfile_words((KtKeyFault) fault, KT_RULE_TLS_KEY) == NULL,
+		                 fault == KT_KEY_OK);
+	}
+}
+
 static void
 no_file_descriptor_is_left_open(void **state)
 {
@@ -300,6 +416,11 @@ main(void)
 		file_test(a_key_of_the_greatest_length_is_read_and_a_longer_is_not),
 		file_test(a_key_longer_than_the_buffer_may_hold_is_too_long),
 		file_test(bytes_that_cannot_stand_in_a_header_are_refused),
+		file_test(a_whole_file_is_read_as_it_is),
+		file_test(a_rule_says_who_else_may_read_a_whole_file),
+		cmocka_unit_test(secrets_stand_one_a_line),
+		cmocka_unit_test(what_is_no_list_of_secrets_is_refused),
+		cmocka_unit_test(every_fault_has_words),
 		file_test(no_file_descriptor_is_left_open),
 	};
 

@@ -1,0 +1,533 @@
+/*
+ * kridtech.webhook_events: the only file that writes it. What cannot become an event goes to the inbox, which
+ * is kept.c's.
+ *
+ * One statement stores a batch: it inserts what is new, and says in the same moment how each is verified. What
+ * it passes over is there already; a second statement counts the equal ones, and what is left has another body:
+ * a conflict. Why equal deliveries are one event and another body never overwrites, whatever runs at the same
+ * time: the key decides, ON CONFLICT waits for a transaction that is about to write the same call, and the
+ * UPDATE compares the bodies under the row's lock.
+ *
+ * Events that nothing verifies are bounded by kridtech.webhook_max_unverified, in bytes. How much there is, is
+ * counted at the worker's start and by each round of the late pass, and estimated in between.
+ */
+#include "postgres.h"
+
+#include "events.h"
+
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "compat.h"
+#include "convert.h"
+#include "extension.h"
+#include "kept.h"
+#include "queue.h"
+#include "settings.h"
+#include "statement.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/jsonb.h"
+#include "variables.h"
+
+/*
+ * So much goes through one statement: the arrays stay within work_mem, and far below the 1 GB that one may
+ * have.
+ */
+#define MAX_ROWS 128
+#define MAX_BYTES (2 * 1024 * 1024)
+
+/* Bytes of events that nothing has verified, as far as this process knows. */
+static int64 unverified = 0;
+
+/* ---- a delivery as parameters ------------------------------------------------------------------------ */
+
+enum
+{
+	P_CALL_ID,
+	P_STATUS,
+	P_DURATION_MS,
+	P_TRANSCRIPT,
+	P_RECORDING_URL,
+	P_DYNAMIC_VARIABLES,
+	P_VARIABLES,
+	P_RAW,
+	P_REMOTE_ADDR,
+	P_DELIVERIES,
+	P_RECEIVED_AT,
+	P_REF,
+	P_NAMED, /* the request that the ref names */
+	NPARAMETERS
+};
+
+static const Oid parameter_types[NPARAMETERS] = {
+	[P_CALL_ID] = TEXTOID,
+	[P_STATUS] = TEXTOID,
+	[P_DURATION_MS] = INT8OID,
+	[P_TRANSCRIPT] = TEXTOID,
+	[P_RECORDING_URL] = TEXTOID,
+	[P_DYNAMIC_VARIABLES] = JSONBOID,
+	[P_VARIABLES] = JSONBOID,
+	[P_RAW] = BYTEAOID,
+	[P_REMOTE_ADDR] = TEXTOID,
+	[P_DELIVERIES] = INT4OID,
+	[P_RECEIVED_AT] = TIMESTAMPTZOID,
+	[P_REF] = TEXTOID,
+	[P_NAMED] = INT8OID,
+};
+
+/* A delivery that is to become an event, and what came of it. */
+typedef struct NewEvent
+{
+	const KtWebhook *webhook;
+	int deliveries;
+	TimestampTz received_at;
+	char *call_id; /* in the database's encoding */
+	KtStoredAs as; /* KT_STORED_KEPT: it did not become one, for no reason of its own */
+	bool binds;
+	KtParameter parameters[NPARAMETERS];
+} NewEvent;
+
+static void
+set_text(KtParameter *parameter, const char *utf8)
+{
+	parameter->isnull = utf8 == NULL;
+	if (utf8 != NULL)
+		parameter->value = CStringGetTextDatum(kt_convert_to_server(utf8));
+}
+
+static void
+set_variables(KtParameter *parameters, const char *json)
+{
+	Jsonb *sent;
+	Jsonb *object;
+
+	parameters[P_DYNAMIC_VARIABLES].isnull = json == NULL;
+	parameters[P_VARIABLES].isnull = true;
+	parameters[P_REF].isnull = parameters[P_NAMED].isnull = true;
+	if (json == NULL)
+		return;
+	sent =
+		DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(kt_convert_to_server(json))));
+	parameters[P_DYNAMIC_VARIABLES].value = JsonbPGetDatum(sent);
+	object = kt_variables_object(sent);
+	if (object != NULL)
+	{
+		char *ref = kt_variables_string(object, "kridtech_ref");
+		int64 named = ref == NULL ? 0 : kt_queue_read_ref(ref);
+
+		parameters[P_VARIABLES].isnull = false;
+		parameters[P_VARIABLES].value = JsonbPGetDatum(object);
+		if (named != 0)
+		{
+			parameters[P_NAMED].isnull = false;
+			parameters[P_NAMED].value = Int64GetDatum(named);
+			parameters[P_REF].isnull = false;
+			parameters[P_REF].value = CStringGetTextDatum(ref);
+		}
+	}
+}
+
+static void
+set_parameters(NewEvent *item)
+{
+	const KtWebhook *webhook = item->webhook;
+	KtParameter *parameters = item->parameters;
+	int64 duration;
+
+	item->call_id = kt_convert_to_server(webhook->call_id);
+	memset(parameters, 0, sizeof(item->parameters));
+	parameters[P_CALL_ID].value = CStringGetTextDatum(item->call_id);
+	set_text(&parameters[P_STATUS], webhook->status);
+	parameters[P_DURATION_MS].isnull = !kt_convert_int64(webhook->duration_ms, &duration);
+	if (!parameters[P_DURATION_MS].isnull)
+		parameters[P_DURATION_MS].value = Int64GetDatum(duration);
+	set_text(&parameters[P_TRANSCRIPT], webhook->transcript);
+	set_text(&parameters[P_RECORDING_URL], webhook->recording_url);
+	set_variables(parameters, webhook->dynamic_variables);
+	parameters[P_RAW].value =
+		PointerGetDatum(cstring_to_text_with_len(webhook->raw, (int) webhook->raw_len));
+	set_text(&parameters[P_REMOTE_ADDR], kt_kept_address(webhook));
+	parameters[P_DELIVERIES].value = Int32GetDatum(item->deliveries);
+	parameters[P_RECEIVED_AT].value = TimestampTzGetDatum(item->received_at);
+}
+
+/* ---- storing ----------------------------------------------------------------------------------------- */
+
+/* The attempts of the request that a ref names; each half has its index. */
+#define NAMED_ATTEMPTS                                                        \
+	"(SELECT l.request_id, l.ref, l.call_id FROM kridtech.call_attempts AS l" \
+	" WHERE l.live AND l.request_id = v.named UNION ALL"                      \
+	" SELECT h.request_id, h.ref, h.call_id FROM kridtech.call_attempts AS h" \
+	" WHERE NOT h.live AND h.request_id = v.named)"
+
+/*
+ * A request with this call_id; else the attempt that sent this ref, unless its answer named another call; else
+ * the API's list. $14: whether an event that none of them verifies is taken.
+ */
+#define INSERT_EVENTS(source)                                                                \
+	"INSERT INTO kridtech.webhook_events AS e (call_id, status, duration_ms, transcript,"    \
+	" recording_url, dynamic_variables, variables, raw, remote_addr, deliveries,"            \
+	" received_at, request_id, verified_by) SELECT v.call_id, v.status, v.duration_ms,"      \
+	" v.transcript, v.recording_url, v.dynamic_variables, v.variables, v.raw,"               \
+	" v.remote_addr::inet, v.deliveries, v.received_at, coalesce(r.id, a.request_id),"       \
+	" CASE WHEN r.id IS NOT NULL THEN 'request'"                                             \
+	" WHEN a.request_id IS NOT NULL THEN 'correlation'"                                      \
+	" WHEN c.call_id IS NOT NULL THEN 'api' END FROM " source                                \
+	" AS v (call_id, status, duration_ms, transcript, recording_url, dynamic_variables,"     \
+	" variables, raw, remote_addr, deliveries, received_at, ref, named)"                     \
+	" LEFT JOIN kridtech.call_requests AS r ON r.call_id = v.call_id"                        \
+	" LEFT JOIN LATERAL (SELECT t.request_id FROM " NAMED_ATTEMPTS " AS t"                   \
+	" WHERE r.id IS NULL AND t.ref = v.ref AND (t.call_id IS NULL OR t.call_id = v.call_id)" \
+	" LIMIT 1) AS a ON true"                                                                 \
+	" LEFT JOIN LATERAL (SELECT l.call_id FROM kridtech.calls AS l"                          \
+	" WHERE r.id IS NULL AND a.request_id IS NULL AND l.call_id = v.call_id) AS c ON true"   \
+	" WHERE $14 OR r.id IS NOT NULL OR a.request_id IS NOT NULL OR c.call_id IS NOT NULL"    \
+	" ON CONFLICT (call_id) DO NOTHING RETURNING e.call_id, e.verified_by, e.request_id"
+
+static KtStatement insert_event = {
+	INSERT_EVENTS("(VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13))"),
+	SPI_OK_INSERT_RETURNING,
+	{TEXTOID, TEXTOID, INT8OID, TEXTOID, TEXTOID, JSONBOID, JSONBOID, BYTEAOID, TEXTOID, INT4OID,
+     TIMESTAMPTZOID, TEXTOID, INT8OID, BOOLOID},
+	NULL};
+
+static KtStatement insert_events = {
+	INSERT_EVENTS("unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"),
+	SPI_OK_INSERT_RETURNING,
+	{TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, JSONBARRAYOID,
+     JSONBARRAYOID, BYTEAARRAYOID, TEXTARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID,
+     INT8ARRAYOID, BOOLOID},
+	NULL};
+
+static KtStatement count_equals = {
+	"UPDATE kridtech.webhook_events AS e SET deliveries = e.deliveries + v.deliveries"
+	" FROM unnest($1, $2, $3) WITH ORDINALITY AS v (call_id, raw, deliveries, n)"
+	" WHERE e.call_id = v.call_id AND e.raw = v.raw RETURNING v.n",
+	SPI_OK_UPDATE_RETURNING,
+	{TEXTARRAYOID, BYTEAARRAYOID, INT4ARRAYOID},
+	NULL};
+
+static KtStatement find_events = {
+	"SELECT v.n FROM unnest($1) WITH ORDINALITY AS v (call_id, n) WHERE EXISTS"
+	" (SELECT FROM kridtech.webhook_events AS e WHERE e.call_id = v.call_id)",
+	SPI_OK_SELECT,
+	{TEXTARRAYOID},
+	NULL};
+
+static bool
+is_full(void)
+{
+	return kt_webhook_max_unverified > 0 && unverified >= (int64) kt_webhook_max_unverified * 1024;
+}
+
+/* Marks what the INSERT returned. Rows come back in their order, so the search is short. */
+static void
+take_inserted(NewEvent **items, int n, uint64 rows)
+{
+	int next = 0;
+	uint64 i;
+
+	for (i = 0; i < rows; i++)
+	{
+		const char *call_id = kt_statement_text(i, 1);
+		const char *verified_by = kt_statement_text(i, 2);
+		int tries;
+
+		for (tries = 0; tries < n && strcmp(items[next]->call_id, call_id) != 0; tries++)
+			next = (next + 1) % n;
+		if (tries == n)
+			continue;
+		items[next]->as = KT_STORED_EVENT;
+		items[next]->binds = verified_by != NULL && strcmp(verified_by, "correlation") == 0;
+		if (verified_by == NULL)
+			unverified += (int64) items[next]->webhook->raw_len + KT_ROW_BYTES;
+		if (items[next]->binds)
+			kt_events_bind_soon(kt_statement_int64(i, 3));
+	}
+}
+
+/* One column of the parameters. */
+static Datum
+array_of(NewEvent **items, int n, int column)
+{
+	KtParameter *elements = palloc(n * sizeof(KtParameter));
+	int i;
+
+	for (i = 0; i < n; i++)
+		elements[i] = items[i]->parameters[column];
+	return kt_statement_array(parameter_types[column], elements, n);
+}
+
+/* Inserts items, whose call_ids differ. */
+static void
+insert(NewEvent **items, int n, bool take_all)
+{
+	Datum values[NPARAMETERS + 1];
+	char nulls[NPARAMETERS + 1];
+	int i;
+
+	memset(nulls, ' ', sizeof(nulls));
+	for (i = 0; i < NPARAMETERS; i++)
+		if (n > 1)
+			values[i] = array_of(items, n, i);
+		else
+		{
+			values[i] = items[0]->parameters[i].value;
+			nulls[i] = items[0]->parameters[i].isnull ? 'n' : ' ';
+		}
+	values[NPARAMETERS] = BoolGetDatum(take_all || !is_full());
+	take_inserted(items, n,
+	              kt_statement_run(n > 1 ? &insert_events : &insert_event, values, nulls));
+}
+
+/* Sets as for those of items whose number, from 1, a statement has returned. */
+static void
+take_numbers(NewEvent **items, KtStoredAs as, uint64 rows)
+{
+	uint64 i;
+
+	for (i = 0; i < rows; i++)
+		items[kt_statement_int64(i, 1) - 1]->as = as;
+}
+
+/* What the INSERT has passed over: equal to the event that is there, or a conflict with it. */
+static void
+judge_others(NewEvent **items, int n)
+{
+	Datum values[3];
+
+	values[0] = array_of(items, n, P_CALL_ID);
+	values[1] = array_of(items, n, P_RAW);
+	values[2] = array_of(items, n, P_DELIVERIES);
+	take_numbers(items, KT_STORED_CONFLICT, kt_statement_run(&find_events, values, NULL));
+	take_numbers(items, KT_STORED_DUPLICATE, kt_statement_run(&count_equals, values, NULL));
+}
+
+/*
+ * Makes events of items, no more than one statement takes. take_all: also what nothing verifies, whatever the
+ * bound says. An item that meets no event and becomes none was refused, or a trigger or rule suppressed it.
+ */
+static void
+store_items(NewEvent *items, int n, bool take_all)
+{
+	NewEvent **firsts = palloc(n * sizeof(NewEvent *));
+	NewEvent **others = palloc(n * sizeof(NewEvent *));
+	int nfirsts = 0;
+	int nothers = 0;
+	int i;
+	int j;
+
+	for (i = 0; i < n; i++)
+	{
+		items[i].as = is_full() && !take_all ? KT_STORED_REFUSED : KT_STORED_KEPT;
+		items[i].binds = false;
+		set_parameters(&items[i]);
+		/* A second body for one call in one batch waits for the first. */
+		for (j = 0; j < nfirsts && strcmp(firsts[j]->call_id, items[i].call_id) != 0; j++)
+			;
+		if (j == nfirsts)
+			firsts[nfirsts++] = &items[i];
+	}
+	insert(firsts, nfirsts, take_all);
+	for (i = 0; i < n; i++)
+		if (items[i].as != KT_STORED_EVENT)
+			others[nothers++] = &items[i];
+	if (nothers > 0)
+		judge_others(others, nothers);
+}
+
+/* ---- a batch ----------------------------------------------------------------------------------------- */
+
+const char kt_events_suppressed[] =
+	"the row was deleted meanwhile, or a trigger or rule on kridtech.webhook_events suppressed it";
+
+/*
+ * Which earlier delivery of the batch each one equals; itself where there is none. counts[i] is how many equal
+ * the ith.
+ */
+static void
+find_twins(const KtWebhook *webhooks, int n, int *twins, int *counts)
+{
+	uint32 *hashes = palloc(n * sizeof(uint32));
+	int i;
+	int j;
+
+	for (i = 0; i < n; i++)
+	{
+		const KtWebhook *w = &webhooks[i];
+
+		hashes[i] = hash_bytes((const unsigned char *) w->raw, (int) w->raw_len);
+		counts[i] = 0;
+		for (j = 0; j < i; j++)
+			if (hashes[j] == hashes[i] && webhooks[j].raw_len == w->raw_len &&
+			    memcmp(webhooks[j].raw, w->raw, w->raw_len) == 0)
+				break;
+		twins[i] = j;
+		counts[j]++;
+	}
+}
+
+/* As many as one statement takes. */
+static void
+store_chunk(const KtWebhook *webhooks, int n, KtStored *stored)
+{
+	int *twins = palloc(n * sizeof(int));
+	int *counts = palloc(n * sizeof(int));
+	int *places = palloc(n * sizeof(int));
+	NewEvent *items = palloc(n * sizeof(NewEvent));
+	KtKept *rows = palloc(n * sizeof(KtKept));
+	TimestampTz now = GetCurrentTimestamp();
+	int nitems = 0;
+	int nrows = 0;
+	int i;
+
+	find_twins(webhooks, n, twins, counts);
+	for (i = 0; i < n; i++)
+		if (twins[i] == i && webhooks[i].fault == NULL)
+		{
+			NewEvent *item = &items[nitems];
+
+			item->webhook = &webhooks[i];
+			item->deliveries = counts[i];
+			item->received_at = now;
+			places[nitems++] = i;
+		}
+	if (nitems > 0)
+		store_items(items, nitems, false);
+	for (i = 0; i < nitems; i++)
+	{
+		stored[places[i]].as = items[i].as;
+		stored[places[i]].binds = items[i].binds;
+	}
+	for (i = 0; i < n; i++)
+	{
+		if (twins[i] != i || (webhooks[i].fault == NULL && stored[i].as != KT_STORED_CONFLICT &&
+		                      stored[i].as != KT_STORED_KEPT))
+			continue;
+		places[nrows] = i;
+		rows[nrows++] =
+			webhooks[i].fault == NULL && stored[i].as == KT_STORED_KEPT
+				? kt_kept_row(&webhooks[i], counts[i], KT_KEPT_ERROR, kt_events_suppressed)
+				: kt_kept_row(&webhooks[i], counts[i], KT_KEPT_CONFLICT, NULL);
+	}
+	kt_kept_put(rows, places, nrows, stored);
+	for (i = 0; i < n; i++)
+		if (twins[i] != i)
+		{
+			stored[i] = stored[twins[i]];
+			if (stored[i].as == KT_STORED_EVENT)
+				stored[i].as = KT_STORED_DUPLICATE;
+			stored[i].binds = false;
+		}
+}
+
+/* How many of the deliveries go through one statement. */
+static int
+chunk_size(const KtWebhook *webhooks, int n)
+{
+	size_t bytes = 0;
+	int i;
+
+	for (i = 0; i < Min(n, MAX_ROWS); i++)
+	{
+		bytes += webhooks[i].raw_len;
+		if (bytes > MAX_BYTES)
+			return Max(i, 1);
+	}
+	return i;
+}
+
+static void
+store_all(const KtWebhook *webhooks, int n, KtStored *stored)
+{
+	MemoryContext context;
+	MemoryContext caller;
+	KtOwner owner;
+	int size;
+	int i;
+
+	kt_owner_begin(&owner);
+	kt_compress_fast();
+	context =
+		AllocSetContextCreate(CurrentMemoryContext, "kridtech events", ALLOCSET_DEFAULT_SIZES);
+	caller = MemoryContextSwitchTo(context);
+	for (i = 0; i < n; i += size)
+	{
+		size = chunk_size(&webhooks[i], n - i);
+		store_chunk(&webhooks[i], size, &stored[i]);
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(caller);
+	kt_owner_end(&owner);
+}
+
+/*
+ * An error's detail may hold the row, that is, words of a transcript, and errors are logged.
+ */
+void
+kt_events_store(const KtWebhook *webhooks, int n, KtStored *stored)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		store_all(webhooks, n, stored);
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		error->detail = NULL;
+		ReThrowError(error);
+	}
+	PG_END_TRY();
+}
+
+KtStored
+kt_events_store_one(const KtWebhook *webhook, TimestampTz received_at, int deliveries)
+{
+	NewEvent item = {.webhook = webhook, .deliveries = deliveries, .received_at = received_at};
+	KtStored stored;
+
+	store_items(&item, 1, true);
+	stored.as = item.as;
+	stored.binds = item.binds;
+	return stored;
+}
+
+/* ---- the bound --------------------------------------------------------------------------------------- */
+
+static KtStatement count_unverified = {
+	"SELECT sum(octet_length(e.raw) + $1)::int8 FROM (SELECT raw FROM kridtech.webhook_events"
+	" WHERE verified_by IS NULL ORDER BY received_at, call_id LIMIT 1000000) AS e",
+	SPI_OK_SELECT,
+	{INT8OID},
+	NULL};
+
+void
+kt_events_begin(void)
+{
+	Datum values[] = {Int64GetDatum(KT_ROW_BYTES)};
+	KtOwner owner;
+
+	kt_owner_begin(&owner);
+	kt_statement_run(&count_unverified, values, NULL);
+	unverified = kt_statement_int64(0, 1);
+	kt_kept_begin();
+	kt_owner_end(&owner);
+}
+
+int64
+kt_events_unverified(void)
+{
+	return unverified;
+}
+
+void
+kt_events_set_unverified(int64 bytes)
+{
+	unverified = bytes;
+}

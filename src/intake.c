@@ -1,0 +1,787 @@
+/*
+ * Deliveries between the HTTP server and the tables: stored in batches, answered in time.
+ *
+ * A delivery is an entry from the moment its body is in until it is stored. All that have come in while the
+ * batch before was written are the next batch: one transaction, one flush, then all are answered. A lone one
+ * waits for nobody.
+ *
+ * The sender gives up after 10 s and never comes back. So every entry has a time by which it is answered,
+ * 503 if need be, and no unit of work outlives the earliest of them. Each step down the ladder gives up
+ * something to keep the promise that 2xx means durable:
+ *	1. all become events, in one statement;
+ *	2. that failed by what one of them is (a user's trigger, a constraint): each apart;
+ *	3. that failed, or the events' table is locked: all into the inbox, from where they are tried again.
+ *	   While it goes on, the first step is left out for some seconds: they must not each wait for the lock;
+ *	4. the inbox fails as well: nothing can be stored now. Entries wait in memory, and are tried again less and
+ *	   less often; when their time comes they are answered 503 and stay, up to a bound, until they are stored.
+ *
+ * A synchronous standby that is gone does not make a unit fail: the commit is done here and waits. When
+ * its time is up, the wait is cancelled and the rows are in the tables, but the promise cannot be given. Such
+ * entries wait for the next commit that is confirmed, which vouches for all before it, or for their 503.
+ *
+ * Nothing here survives a crash, and need not: an entry without a row has had no 2xx.
+ */
+#include "postgres.h"
+
+#include "intake.h"
+
+#include <arpa/inet.h>
+
+#include "events.h"
+#include "executor/spi.h"
+#include "fault.h"
+#include "http.h"
+#include "lib/ilist.h"
+#include "limits.h"
+#include "settings.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "webhook.h"
+#include "worker.h"
+#include "xact.h"
+
+#define MS(n) ((int64) (n) *1000)
+
+/* One unit of work takes at most so much. */
+#define MAX_BATCH 500
+#define MAX_BATCH_BYTES (32 * 1024 * 1024)
+
+/* After so long an entry is answered 503; units that hold it are over before the second. */
+#define REFUSE_AT MS(8000)
+#define UNIT_ENDS_AT MS(8500)
+
+/*
+ * How long a unit may take, in ms. Together they leave time for what comes in meanwhile: 2 s for a lock and some
+ * for the statement, then as much again down the ladder. In trouble each try blocks those that come.
+ */
+#define STORE_MS 2500
+#define APART_MS 1500
+#define KEEP_MS 1500
+#define TROUBLE_MS 750
+
+/* With less time left than this no unit is begun. */
+#define LEAST_MS 100
+
+/* How long the first step is left out after the events' table was locked. */
+#define INBOX_FOR MS(5000)
+
+/*
+ * How long nothing is tried after nothing could be stored, or the standbys are not asked after they did not
+ * confirm: the first time, and at most.
+ */
+#define FIRST_DELAY MS(250)
+#define LAST_DELAY MS(4000)
+
+typedef struct Entry
+{
+	dlist_node node;
+	KtHttpdDelivery *delivery; /* NULL once it was answered */
+	const char *body;          /* the delivery's, then held's */
+	size_t len;
+	KtBuf held;
+	int64 arrived;                  /* at the latest */
+	char address[INET6_ADDRSTRLEN]; /* of the client; "" when it is not known */
+} Entry;
+
+struct KtIntake
+{
+	MemoryContext context;
+	KtSlot *slot;
+	KtHttpd *httpd;
+	dlist_head waiting;     /* to be stored, in the order in which they came */
+	dlist_head unconfirmed; /* stored here, maybe not at the standbys; all have a delivery */
+	int nwaiting;
+	int nunconfirmed;
+	int nheld; /* of those waiting: answered already */
+	size_t held_bytes;
+
+	int64 inbox_until;  /* the first step is left out */
+	int inbox_sqlstate; /* why: of the error */
+	char inbox_error[KT_MAX_STATUS];
+	int64 retry_at; /* nothing is tried before; 0: no trouble */
+	int64 delay;
+	int64 confirm_at;
+	int batch; /* entries in the next unit at most: halved when one of them makes the inbox fail */
+	char trouble[KT_MAX_STATUS];
+
+	List *notify; /* call_ids, palloc'd in context */
+	bool binds;
+	bool answered; /* something, since the last kt_intake_work() */
+};
+
+/* One unit of work. */
+typedef enum Step
+{
+	STEP_STORE,
+	STEP_APART,
+	STEP_KEEP
+} Step;
+
+typedef struct Batch
+{
+	Entry *entries[MAX_BATCH];
+	KtWebhook *webhooks;
+	KtStored *stored;
+	int n;
+	Step step;
+	int64 deadline; /* for STEP_APART */
+	int sqlstate;   /* of the step before */
+	char error[KT_MAX_STATUS];
+} Batch;
+
+KtIntake *
+kt_intake_make(MemoryContext context, KtSlot *slot)
+{
+	KtIntake *intake = MemoryContextAllocZero(context, sizeof(KtIntake));
+
+	intake->context = context;
+	intake->slot = slot;
+	intake->batch = MAX_BATCH;
+	dlist_init(&intake->waiting);
+	dlist_init(&intake->unconfirmed);
+	return intake;
+}
+
+/* ---- entries --------------------------------------------------------------------------------------------- */
+
+static void
+print_address(const struct sockaddr_storage *address, char *text, size_t size)
+{
+	const void *source = &((const struct sockaddr_in6 *) address)->sin6_addr;
+
+	if (address->ss_family == AF_INET)
+		source = &((const struct sockaddr_in *) address)->sin_addr;
+	else if (address->ss_family != AF_INET6)
+		return;
+	if (inet_ntop(address->ss_family, source, text, (socklen_t) size) == NULL)
+		text[0] = '\0';
+}
+
+void
+kt_intake_take(KtIntake *intake, KtHttpd *httpd, int64 since)
+{
+	KtHttpdDelivery *delivery;
+
+	intake->httpd = httpd;
+	while ((delivery = kt_httpd_take(httpd)) != NULL)
+	{
+		Entry *entry = MemoryContextAllocZero(intake->context, sizeof(Entry));
+
+		entry->delivery = delivery;
+		entry->body = delivery->body;
+		entry->len = delivery->len;
+		entry->arrived = since > 0 ? Min(since, delivery->arrived) : delivery->arrived;
+		print_address(&delivery->client, entry->address, sizeof(entry->address));
+		dlist_push_tail(&intake->waiting, &entry->node);
+		intake->nwaiting++;
+		kt_count(intake->slot, KT_COUNT_RECEIVED, 1);
+		kt_count(intake->slot, KT_COUNT_EVENT_BYTES, entry->len);
+	}
+}
+
+static void
+answer(KtIntake *intake, Entry *entry, int status, KtBuf *kept)
+{
+	kt_httpd_answer(intake->httpd, entry->delivery, status, kept);
+	entry->delivery = NULL;
+	intake->answered = true;
+	kt_count_latency(intake->slot, kt_http_now() - entry->arrived);
+	if (status == 503)
+		kt_count(intake->slot, KT_COUNT_REFUSED_503, 1);
+}
+
+/* Out of its list and gone. Its list's count is the caller's. */
+static void
+forget(KtIntake *intake, Entry *entry)
+{
+	if (entry->held.data != NULL)
+	{
+		intake->held_bytes -= entry->len;
+		intake->nheld--;
+		kt_buf_free(&entry->held);
+	}
+	dlist_delete(&entry->node);
+	pfree(entry);
+}
+
+static void
+forget_waiting(KtIntake *intake, Entry *entry)
+{
+	forget(intake, entry);
+	intake->nwaiting--;
+}
+
+static bool
+has_room(const KtIntake *intake, size_t len)
+{
+	return intake->nheld < KT_MAX_HELD && intake->held_bytes + len <= KT_MAX_HELD_BYTES;
+}
+
+/* An entry's time is up: 503, and its body is held, if there is room for it. */
+static void
+refuse(KtIntake *intake, Entry *entry)
+{
+	if (entry->len > 0 && has_room(intake, entry->len))
+	{
+		answer(intake, entry, 503, &entry->held);
+		entry->body = entry->held.data;
+		intake->held_bytes += entry->len;
+		intake->nheld++;
+		return;
+	}
+	answer(intake, entry, 503, NULL);
+	kt_count(intake->slot, KT_COUNT_DROPPED, 1);
+	forget_waiting(intake, entry);
+}
+
+/* Answers all whose time has come. */
+static void
+refuse_late(KtIntake *intake)
+{
+	int64 now = kt_http_now();
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &intake->waiting)
+	{
+		Entry *entry = dlist_container(Entry, node, iter.cur);
+
+		if (entry->delivery != NULL && now - entry->arrived >= REFUSE_AT)
+			refuse(intake, entry);
+	}
+	dlist_foreach_modify(iter, &intake->unconfirmed)
+	{
+		Entry *entry = dlist_container(Entry, node, iter.cur);
+
+		if (now - entry->arrived < REFUSE_AT)
+			continue;
+		answer(intake, entry, 503, NULL);
+		forget(intake, entry);
+		intake->nunconfirmed--;
+	}
+}
+
+static int64
+earliest_of(const dlist_head *list, int64 earliest)
+{
+	dlist_iter iter;
+
+	dlist_foreach(iter, unconstify(dlist_head *, list))
+	{
+		const Entry *entry = dlist_container(Entry, node, iter.cur);
+
+		if (entry->delivery != NULL && (earliest < 0 || entry->arrived < earliest))
+			earliest = entry->arrived;
+	}
+	return earliest;
+}
+
+/* When the longest waiting entry without an answer came; -1: all are answered. */
+static int64
+earliest(const KtIntake *intake)
+{
+	return earliest_of(&intake->unconfirmed, earliest_of(&intake->waiting, -1));
+}
+
+/* How long a unit may take now, in ms: that at most, less when an answer is due before. 0: not begun at all. */
+static int
+time_for(const KtIntake *intake, int most)
+{
+	int64 first = earliest(intake);
+	int64 left = most;
+
+	if (first >= 0)
+		left = Min(left, (first + UNIT_ENDS_AT - kt_http_now()) / 1000);
+	return left >= LEAST_MS ? (int) left : 0;
+}
+
+/* ---- what became of a batch -------------------------------------------------------------------------------- */
+
+static int
+status_of(KtStoredAs as)
+{
+	switch (as)
+	{
+		case KT_STORED_EVENT:
+		case KT_STORED_DUPLICATE:
+		case KT_STORED_CONFLICT:
+		case KT_STORED_KEPT:
+			return 200;
+		case KT_STORED_BAD:
+			return 400;
+		case KT_STORED_REFUSED:
+			return 503;
+	}
+	return 503;
+}
+
+static void
+count_stored(KtSlot *slot, KtStoredAs as)
+{
+	static const KtCounter counters[] = {
+		[KT_STORED_EVENT] = KT_COUNT_STORED,
+		[KT_STORED_DUPLICATE] = KT_COUNT_DUPLICATES,
+		[KT_STORED_CONFLICT] = KT_COUNT_CONFLICTS,
+		[KT_STORED_KEPT] = KT_COUNT_KEPT,
+		[KT_STORED_BAD] = KT_COUNT_BAD,
+		[KT_STORED_REFUSED] = KT_COUNT_DROPPED,
+	};
+
+	kt_count(slot, counters[as], 1);
+}
+
+/* A commit was confirmed, and with it all before it. */
+static void
+confirm(KtIntake *intake)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &intake->unconfirmed)
+	{
+		Entry *entry = dlist_container(Entry, node, iter.cur);
+
+		answer(intake, entry, 200, NULL);
+		forget(intake, entry);
+	}
+	intake->nunconfirmed = 0;
+}
+
+/*
+ * It is in the tables here. A body that is no webhook is refused whatever the standbys say: its 400 promises
+ * nothing.
+ */
+static void
+finish_unconfirmed(KtIntake *intake, Entry *entry, int status)
+{
+	intake->nwaiting--;
+	if (status == 200)
+	{
+		dlist_delete(&entry->node);
+		dlist_push_tail(&intake->unconfirmed, &entry->node);
+		intake->nunconfirmed++;
+		return;
+	}
+	answer(intake, entry, status, NULL);
+	forget(intake, entry);
+}
+
+static void
+finish_entry(KtIntake *intake, Entry *entry, const KtStored *stored, bool confirmed)
+{
+	int status = status_of(stored->as);
+
+	count_stored(intake->slot, stored->as);
+	if (entry->delivery == NULL)
+	{
+		if (stored->as != KT_STORED_REFUSED)
+			kt_count(intake->slot, KT_COUNT_STORED_LATE, 1);
+		forget_waiting(intake, entry);
+	}
+	else if (confirmed)
+	{
+		answer(intake, entry, status, NULL);
+		forget_waiting(intake, entry);
+	}
+	else
+		finish_unconfirmed(intake, entry, status);
+}
+
+static void
+remember_notification(KtIntake *intake, const KtWebhook *webhook)
+{
+	MemoryContext old = MemoryContextSwitchTo(intake->context);
+
+	intake->notify = lappend(intake->notify, pstrdup(webhook->call_id));
+	MemoryContextSwitchTo(old);
+}
+
+static void
+note_webhook(KtIntake *intake)
+{
+	LWLockAcquire(kt_shared->lock, LW_EXCLUSIVE);
+	intake->slot->last_webhook = GetCurrentTimestamp();
+	LWLockRelease(kt_shared->lock);
+}
+
+static int64
+longer(int64 delay)
+{
+	return Min(Max(2 * delay, FIRST_DELAY), LAST_DELAY);
+}
+
+/* The standbys have not confirmed the last commit. */
+static void
+note_unconfirmed(KtIntake *intake)
+{
+	intake->delay = longer(intake->delay);
+	intake->confirm_at = kt_http_now() + intake->delay;
+	strlcpy(intake->trouble,
+	        "synchronous standbys do not confirm: webhooks are stored here and answered with 503",
+	        sizeof(intake->trouble));
+}
+
+/* The batch's unit is committed. */
+static void
+finish(KtIntake *intake, Batch *batch)
+{
+	bool confirmed = !kt_xact_is_unconfirmed();
+	bool wrote = false; /* else the commit waited for nobody */
+	int i;
+
+	KT_FAULT("receive-committed");
+	kt_count(intake->slot, KT_COUNT_EVENT_BATCHES, 1);
+	for (i = 0; i < batch->n; i++)
+	{
+		wrote = wrote || status_of(batch->stored[i].as) == 200;
+		if (batch->stored[i].as == KT_STORED_EVENT && kt_notify)
+			remember_notification(intake, &batch->webhooks[i]);
+		intake->binds = intake->binds || batch->stored[i].binds;
+		finish_entry(intake, batch->entries[i], &batch->stored[i], confirmed);
+	}
+	intake->retry_at = 0;
+	intake->batch = Min(2 * intake->batch, MAX_BATCH);
+	if (!confirmed)
+		note_unconfirmed(intake);
+	else if (wrote || intake->nunconfirmed == 0)
+	{
+		intake->delay = 0;
+		intake->trouble[0] = '\0';
+		confirm(intake);
+		note_webhook(intake);
+	}
+}
+
+/* ---- the ladder -------------------------------------------------------------------------------------------- */
+
+static void
+batch_work(void *argument)
+{
+	Batch *batch = argument;
+
+	switch (batch->step)
+	{
+		case STEP_STORE:
+			kt_events_store(batch->webhooks, batch->n, batch->stored);
+			break;
+		case STEP_APART:
+			kt_events_store_apart(batch->webhooks, batch->n, batch->deadline, batch->stored);
+			break;
+		case STEP_KEEP:
+			kt_events_keep(batch->webhooks, batch->n, batch->sqlstate,
+			               batch->sqlstate != 0 ? batch->error : NULL, batch->stored);
+			break;
+	}
+	KT_FAULT("receive-executed");
+}
+
+/* One step, if there is time for it; false when there is not or it failed. */
+static bool
+run_step(KtIntake *intake, Batch *batch, Step step, int most)
+{
+	static const char *const activity[] = {
+		[STEP_STORE] = "storing webhooks",
+		[STEP_APART] = "storing webhooks one by one",
+		[STEP_KEEP] = "keeping webhooks in the inbox",
+	};
+	int time = time_for(intake, most);
+	char error[KT_MAX_STATUS];
+	int sqlstate;
+
+	if (time == 0)
+		return false;
+	batch->step = step;
+	batch->deadline = kt_http_now() + MS(time) / 2;
+	kt_xact_limit(time);
+	if (kt_xact_run(activity[step], batch_work, batch, &sqlstate, error, sizeof(error)) ==
+	    KT_XACT_DONE)
+		return true;
+	batch->sqlstate = sqlstate;
+	strlcpy(batch->error, error, sizeof(batch->error));
+	return false;
+}
+
+/* Failures that have nothing to do with what is stored: a lock, a cancel, a full disk, a deadlock. */
+static bool
+is_passing(int sqlstate)
+{
+	int category = ERRCODE_TO_CATEGORY(sqlstate);
+
+	return sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ||
+	       category == ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION) ||
+	       category == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) ||
+	       category == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR) ||
+	       category == ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK);
+}
+
+static void
+leave_out_first_step(KtIntake *intake, const Batch *batch)
+{
+	intake->inbox_until = kt_http_now() + INBOX_FOR;
+	intake->inbox_sqlstate = batch->sqlstate;
+	strlcpy(intake->inbox_error, batch->error, sizeof(intake->inbox_error));
+}
+
+/* Goes down the steps. False when the last failed, or there was no time for it. */
+static bool
+descend(KtIntake *intake, Batch *batch)
+{
+	bool calm = intake->trouble[0] == '\0';
+
+	if (kt_http_now() >= intake->inbox_until)
+	{
+		if (run_step(intake, batch, STEP_STORE, calm ? STORE_MS : TROUBLE_MS))
+			return true;
+		if (batch->sqlstate == 0)
+			return false;
+		if (is_passing(batch->sqlstate))
+			leave_out_first_step(intake, batch);
+		else if (run_step(intake, batch, STEP_APART, calm ? APART_MS : TROUBLE_MS))
+			return true;
+	}
+	else
+	{
+		batch->sqlstate = intake->inbox_sqlstate;
+		strlcpy(batch->error, intake->inbox_error, sizeof(batch->error));
+	}
+	return run_step(intake, batch, STEP_KEEP, calm ? KEEP_MS : TROUBLE_MS);
+}
+
+/*
+ * Nothing of the batch could be stored. It may be for one of them: smaller batches find it, and what failed
+ * goes behind the others.
+ */
+static void
+give_up_for_now(KtIntake *intake, Batch *batch)
+{
+	int i;
+
+	intake->delay = longer(intake->delay);
+	intake->retry_at = kt_http_now() + intake->delay;
+	intake->inbox_until = 0;
+	if (!is_passing(batch->sqlstate))
+		intake->batch = Max(intake->batch / 2, 1);
+	for (i = 0; i < batch->n; i++)
+	{
+		dlist_delete(&batch->entries[i]->node);
+		dlist_push_tail(&intake->waiting, &batch->entries[i]->node);
+	}
+	snprintf(intake->trouble, sizeof(intake->trouble), "cannot store webhooks: %s",
+	         batch->sqlstate != 0 ? batch->error : "there was no time");
+}
+
+/* ---- batches ------------------------------------------------------------------------------------------------ */
+
+/* Fills the batch with entries that are answered, or with those that are not. */
+static void
+pick(const KtIntake *intake, Batch *batch, size_t *bytes, bool answered)
+{
+	dlist_iter iter;
+
+	dlist_foreach(iter, unconstify(dlist_head *, &intake->waiting))
+	{
+		Entry *entry = dlist_container(Entry, node, iter.cur);
+
+		if ((entry->delivery == NULL) != answered)
+			continue;
+		if (batch->n == intake->batch || (batch->n > 0 && *bytes + entry->len > MAX_BATCH_BYTES))
+			return;
+		batch->entries[batch->n++] = entry;
+		*bytes += entry->len;
+	}
+}
+
+/* Those that can still be answered come first. */
+static Batch *
+make_batch(const KtIntake *intake)
+{
+	Batch *batch = palloc0(sizeof(Batch));
+	size_t bytes = 0;
+	int i;
+
+	pick(intake, batch, &bytes, false);
+	pick(intake, batch, &bytes, true);
+	batch->webhooks = palloc(batch->n * sizeof(KtWebhook));
+	batch->stored = palloc0(batch->n * sizeof(KtStored));
+	for (i = 0; i < batch->n; i++)
+	{
+		const Entry *entry = batch->entries[i];
+
+		kt_webhook_read(entry->body, entry->len, &batch->webhooks[i]);
+		batch->webhooks[i].remote_addr = entry->address[0] != '\0' ? entry->address : NULL;
+	}
+	return batch;
+}
+
+static void
+store_batch(KtIntake *intake)
+{
+	Batch *batch = make_batch(intake);
+
+	KT_FAULT("receive-taken");
+	if (descend(intake, batch))
+	{
+		finish(intake, batch);
+		KT_FAULT("receive-answered");
+	}
+	else
+		give_up_for_now(intake, batch);
+}
+
+/* A commit that has to be confirmed and changes nothing. */
+static void
+confirm_work(void *argument)
+{
+	if (SPI_execute("SELECT pg_catalog.pg_logical_emit_message(true, 'kridtech', '')", false, 0) !=
+	    SPI_OK_SELECT)
+		elog(ERROR, "could not write a message");
+}
+
+static void
+ask_standbys(KtIntake *intake)
+{
+	int time = time_for(intake, TROUBLE_MS);
+
+	note_unconfirmed(intake);
+	if (time == 0)
+		return;
+	kt_xact_limit(time);
+	if (kt_xact_run("asking the synchronous standbys", confirm_work, NULL, NULL, NULL, 0) !=
+	        KT_XACT_DONE ||
+	    kt_xact_is_unconfirmed())
+		return;
+	intake->delay = 0;
+	intake->trouble[0] = '\0';
+	confirm(intake);
+}
+
+/* Nothing can be stored when retry_at is set; else what is wrong are the standbys. */
+static bool
+asks_standbys(const KtIntake *intake)
+{
+	return intake->trouble[0] != '\0' && intake->retry_at == 0;
+}
+
+bool
+kt_intake_work(KtIntake *intake, bool stores)
+{
+	int64 now = kt_http_now();
+
+	intake->answered = false;
+	refuse_late(intake);
+	if (stores && intake->nwaiting > 0 && now >= intake->retry_at)
+		store_batch(intake);
+	else if (stores && asks_standbys(intake) && now >= intake->confirm_at)
+		ask_standbys(intake);
+	refuse_late(intake);
+	return intake->answered;
+}
+
+/* ---- what follows ------------------------------------------------------------------------------------------- */
+
+typedef struct Notification
+{
+	const char **call_ids;
+	int n;
+} Notification;
+
+static void
+notify_work(void *argument)
+{
+	Notification *notification = argument;
+
+	kt_xact_may_be_lost(); /* a notification is a hint */
+	kt_events_notify(notification->call_ids, notification->n);
+	KT_FAULT("receive-notified");
+}
+
+void
+kt_intake_notify(KtIntake *intake)
+{
+	Notification notification = {.n = 0};
+	ListCell *cell;
+
+	if (intake->notify == NIL)
+		return;
+	notification.call_ids = palloc(list_length(intake->notify) * sizeof(char *));
+	foreach (cell, intake->notify)
+		notification.call_ids[notification.n++] = lfirst(cell);
+	kt_xact_limit(KEEP_MS);
+	(void) kt_xact_run("notifying", notify_work, &notification, NULL, NULL, 0);
+	list_free_deep(intake->notify);
+	intake->notify = NIL;
+}
+
+int64
+kt_intake_deadline(const KtIntake *intake, bool stores)
+{
+	int64 first = earliest(intake);
+	int64 deadline = first >= 0 ? first + REFUSE_AT : -1;
+	int64 work = -1;
+
+	if (stores && intake->nwaiting > 0)
+		work = intake->retry_at;
+	else if (stores && asks_standbys(intake))
+		work = intake->confirm_at;
+	if (work >= 0 && (deadline < 0 || work < deadline))
+		deadline = work;
+	return deadline;
+}
+
+int
+kt_intake_unanswered(const KtIntake *intake)
+{
+	return intake->nwaiting - intake->nheld + intake->nunconfirmed;
+}
+
+int
+kt_intake_held(const KtIntake *intake)
+{
+	return intake->nheld;
+}
+
+const char *
+kt_intake_trouble(const KtIntake *intake)
+{
+	return intake->trouble[0] != '\0' ? intake->trouble : NULL;
+}
+
+bool
+kt_intake_binds(KtIntake *intake)
+{
+	bool binds = intake->binds;
+
+	intake->binds = false;
+	return binds;
+}
+
+void
+kt_intake_end(KtIntake *intake)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &intake->waiting)
+	{
+		Entry *entry = dlist_container(Entry, node, iter.cur);
+
+		if (entry->delivery != NULL)
+			refuse(intake, entry);
+	}
+	dlist_foreach_modify(iter, &intake->unconfirmed)
+	{
+		Entry *entry = dlist_container(Entry, node, iter.cur);
+
+		answer(intake, entry, 503, NULL);
+		forget(intake, entry);
+	}
+	intake->nunconfirmed = 0;
+	if (intake->nheld > 0)
+	{
+		intake->inbox_until = PG_INT64_MAX; /* there is time for one step */
+		store_batch(intake);
+	}
+	if (intake->nheld > 0)
+		ereport(WARNING,
+		        (errmsg("kridtech receiver: %d webhooks that were refused with 503 could not be "
+		                "stored and are lost",
+		                intake->nheld)));
+	kt_count(intake->slot, KT_COUNT_DROPPED, intake->nheld);
+}

@@ -1,0 +1,152 @@
+# Webhooks that cannot be stored now: each is answered before the sender gives up, 200 only for what is durable,
+# and what was refused is stored later if it can be.
+use strict;
+use warnings;
+
+use Kridtech;
+use Receiving;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $r = Receiving->new('blocked', conf => "log_statement = none\nwal_level = replica\nmax_wal_senders = 4\n");
+
+# Sends webhooks at once and returns [status, seconds] of each.
+sub burst
+{
+	my (@call_ids) = @_;
+	my $began = time;
+	my @sockets = map { $r->send($r->webhook($_)) } @call_ids;
+	return map { my $status = $r->answer($_); [ $status, time - $began ] } @sockets;
+}
+
+sub statuses
+{
+	return join ' ', map { $_->[0] // 'none' } @_;
+}
+
+sub slowest
+{
+	my ($slowest) = sort { $b <=> $a } map { $_->[1] } @_;
+	return $slowest;
+}
+
+sub healthz
+{
+	return $r->post('', method => 'GET', path => '/healthz', headers => '');
+}
+
+# ---- locks -------------------------------------------------------------------------------------------------------
+
+my $locker = kt_background($r->{node}, 'postgres', timeout => 600);
+$locker->query('BEGIN; LOCK TABLE kridtech.webhook_events IN ACCESS EXCLUSIVE MODE');
+my @answers = burst('locked_1', 'locked_2');
+is(statuses(@answers), '200 200', 'while webhook_events is locked, webhooks are answered with 200');
+cmp_ok(slowest(@answers), '<', 5, 'in time');
+is($r->sql(q{SELECT string_agg(call_id || ' ' || reason, ' ' ORDER BY call_id) FROM kridtech.webhook_inbox}), 'locked_1 lock locked_2 lock', 'for they are kept');
+@answers = burst('locked_3');
+cmp_ok(slowest(@answers), '<', 1, 'and the next ones do not wait for the lock each');
+is(healthz(), 200, 'that is no trouble');
+$locker->query('COMMIT');
+$r->becomes(q{SELECT string_agg(call_id, ' ' ORDER BY call_id) FROM kridtech.webhook_events}, 'locked_1 locked_2 locked_3', 'they become events when the lock is gone', 120);
+is($r->sql('SELECT count(*) FROM kridtech.webhook_inbox'), 0, 'and leave the inbox');
+
+$locker->query('BEGIN; LOCK TABLE kridtech.webhook_events, kridtech.webhook_inbox IN ACCESS EXCLUSIVE MODE');
+my $first = $r->send($r->webhook('both_0'));
+my $began = time;
+sleep 1;
+@answers = burst(map { "both_$_" } 1 .. 5);
+is(statuses(@answers), '503 503 503 503 503', 'while both tables are locked, webhooks are answered with 503');
+cmp_ok(slowest(@answers), '<', 9, 'before the sender gives up');
+cmp_ok(slowest(@answers), '>', 7, 'and not before it is known');
+is($r->answer($first), 503, 'also the one that came first');
+is(healthz(), 503, 'GET /healthz is answered with 503 then');
+like($locker->query(q{SELECT ok || ' ' || detail FROM kridtech.health WHERE component = 'receiver'}), qr/^false .*cannot store webhooks/, 'health says so');
+is($locker->query(q{SELECT value FROM kridtech.stats WHERE name = 'webhook_held'}), 6, 'they are held');
+my $waiting = $r->send($r->webhook('both_6'));
+$locker->query('COMMIT');
+is($r->answer($waiting), 200, 'one that still waits when the locks go is answered with 200');
+$r->becomes(q{SELECT count(*) FROM kridtech.webhook_events WHERE call_id LIKE 'both%'}, 7, 'and all that were refused are stored');
+$r->becomes(q{SELECT value FROM kridtech.stats WHERE name = 'webhook_held'}, 0, 'none is held any more');
+is($r->stat('stored_late'), 6, 'stats count them');
+is(healthz(), 200, 'GET /healthz is answered with 200 again');
+
+# ---- standbys that do not answer ---------------------------------------------------------------------------------
+
+my $offset = length $r->log;
+$r->set(synchronous_standby_names => 'ghost');
+@answers = burst(map { "ghost_$_" } 1 .. 5);
+is(statuses(@answers), '503 503 503 503 503', 'while a synchronous standby is gone, webhooks are answered with 503');
+cmp_ok(slowest(@answers), '<', 9, 'before the sender gives up');
+is($r->sql(q{SELECT count(*) FROM kridtech.webhook_events WHERE call_id LIKE 'ghost%'}), 5, 'though they are stored here');
+is($r->sql(q{SELECT max(deliveries) FROM kridtech.webhook_events WHERE call_id LIKE 'ghost%'}), 1, 'once');
+is(healthz(), 503, 'GET /healthz is answered with 503');
+like($r->health, qr/^f\|.*synchronous standbys/, 'health says why');
+$waiting = $r->send($r->webhook('ghost_6'));
+$r->becomes(q{SELECT deliveries FROM kridtech.webhook_events WHERE call_id = 'ghost_6'}, 1, 'one more is stored');
+$r->sql('ALTER SYSTEM RESET synchronous_standby_names');
+$r->sql('SELECT pg_reload_conf()');
+is($r->answer($waiting), 200, 'and answered with 200 when it is confirmed in time');
+ok(kt_wait(sub { healthz() == 200 }), 'GET /healthz is answered with 200 again');
+is($r->post($r->webhook('ghost_7')), 200, 'as are webhooks');
+
+# ---- users' triggers ---------------------------------------------------------------------------------------------
+
+$r->sql(q{
+	CREATE FUNCTION judge() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN
+		IF NEW.call_id LIKE 'poison%' THEN RAISE EXCEPTION 'not this one'; END IF;
+		IF NEW.call_id LIKE 'slow%' THEN PERFORM pg_sleep(60); END IF;
+		RETURN NULL;
+	END $$;
+	CREATE TRIGGER judge AFTER INSERT ON kridtech.webhook_events FOR EACH ROW EXECUTE FUNCTION judge()});
+@answers = burst(map { ("poison_$_", "good_$_") } 1 .. 5);
+is(statuses(@answers), join(' ', (200) x 10), 'webhooks whose trigger fails are answered with 200, and so are those beside them');
+$r->becomes(q{SELECT count(*) FROM kridtech.webhook_events WHERE call_id LIKE 'good%'}, 5, 'the others are events');
+is($r->sql(q{SELECT string_agg(reason, ' ') FROM kridtech.webhook_inbox WHERE call_id LIKE 'poison%' AND detail LIKE '%not this one%'}),
+	'error error error error error', 'those that fail are kept with the error');
+
+@answers = burst('slow_1', 'beside_1');
+is(statuses(@answers), '200 200', 'webhooks whose trigger is slow are answered with 200');
+cmp_ok(slowest(@answers), '<', 9, 'in time');
+is($r->sql(q{SELECT count(*) FROM kridtech.webhook_events WHERE call_id LIKE 'slow%'}), 0, 'and are no events');
+isnt($r->kept('slow_1'), '', 'but kept');
+$r->becomes(q{SELECT count(*) FROM kridtech.webhook_events WHERE call_id = 'beside_1'}, 1, 'the one beside becomes an event', 120);
+
+$r->sql(q{
+	DROP TRIGGER judge ON kridtech.webhook_events;
+	CREATE CONSTRAINT TRIGGER judge AFTER INSERT ON kridtech.webhook_events DEFERRABLE INITIALLY DEFERRED
+		FOR EACH ROW EXECUTE FUNCTION judge()});
+@answers = burst('poison_deferred', 'good_deferred');
+is(statuses(@answers), '200 200', 'a deferred trigger that fails at the commit does no harm either');
+is($r->deliveries('good_deferred') . ' ' . $r->kept('poison_deferred'), '1 error', 'one is an event and one is kept');
+
+# what a trigger sets does not reach the commits
+$r->sql(q{
+	CREATE OR REPLACE FUNCTION judge() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN
+		PERFORM set_config('synchronous_commit', 'off', false), set_config('search_path', 'nowhere', false);
+		RETURN NULL;
+	END $$});
+is($r->post($r->webhook('set_1')), 200, 'a trigger that changes settings does no harm');
+is($r->post($r->webhook('set_2')), 200, 'nor to the next');
+
+# ---- replay ----------------------------------------------------------------------------------------------------
+
+my $id = $r->sql(q{SELECT id FROM kridtech.webhook_inbox WHERE call_id = 'poison_1'});
+is($r->sql("SELECT kridtech_replay_webhook($id)"), 't', 'kridtech_replay_webhook() makes an event of a kept one');
+is($r->deliveries('poison_1') . $r->kept('poison_1'), 1, 'which leaves the inbox');
+
+# ---- a receiver that ends with something to store -----------------------------------------------------------------
+
+$r->sql('RESET search_path');
+$r->sql('DROP FUNCTION judge() CASCADE');
+$locker->query('BEGIN; LOCK TABLE kridtech.webhook_events IN ACCESS EXCLUSIVE MODE');
+my $pid = $locker->query(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'kridtech receiver'});
+my $socket = $r->send($r->webhook('ending'));
+$locker->query("SELECT pg_terminate_backend($pid)");
+is($r->answer($socket), 200, 'one that waits for a lock when the receiver is ended is kept and answered');
+$locker->query('COMMIT');
+$r->becomes(q{SELECT count(*) FROM kridtech.webhook_events WHERE call_id = 'ending'}, 1, 'and becomes an event', 120);
+
+unlike($r->log, qr/TRAP|PANIC|was terminated by signal/, 'nothing crashed');
+done_testing;
