@@ -199,6 +199,8 @@ take_bytes(KtHttpd *httpd, KtHconn *conn, const char *bytes, size_t len)
 	whole = kt_buf_append(&conn->body, bytes, len);
 	httpd->body_memory += conn->body.cap - conn->counted;
 	conn->counted = conn->body.cap;
+	if (httpd->body_memory > httpd->body_peak)
+		httpd->body_peak = httpd->body_memory;
 	if (!whole || httpd->body_memory > httpd->options.max_bodies)
 		return break_off(httpd, conn, UNAVAILABLE);
 	return MHD_YES;

@@ -37,6 +37,7 @@ struct KtHttpd
 	int entering;       /* connections given to the library that it has not begun with */
 	KtHconn *untaken;   /* the first in KT_HCONN_WAITING that nobody has taken */
 	size_t body_memory; /* of all bodies that were not answered */
+	size_t body_peak;   /* the most of that since memory was given back */
 	bool resumed;       /* connections that the library must hear of */
 	uint64_t moved;     /* counts what happens in the library's turns */
 	bool stalled;       /* nothing did in the last one, whatever the library says */
