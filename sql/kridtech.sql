@@ -576,7 +576,7 @@ COMMENT ON FUNCTION kridtech_stats() IS 'The rows of the view kridtech.stats. Er
 
 CREATE VIEW kridtech.stats AS SELECT name, value FROM @extschema@.kridtech_stats();
 COMMENT ON VIEW kridtech.stats IS
-	'Counters of this database''s dialer since the server''s start (or its last crash), averages and latency percentiles. Rights as for kridtech.health';
+	'Counters of this database''s workers since the server''s start (or its last crash), averages and latency percentiles. Rights as for kridtech.health';
 COMMENT ON COLUMN kridtech.stats.name IS 'What is counted: see doc/operating.md';
 COMMENT ON COLUMN kridtech.stats.value IS 'The number; NULL where there is nothing to measure yet';
 

@@ -14,6 +14,7 @@
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "compat.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -99,6 +100,15 @@ Relation
 kt_extension_table(const char *name)
 {
 	return table_open(table_oid(name), AccessShareLock);
+}
+
+bool
+kt_extension_lock_at_once(const char *name, LOCKMODE mode)
+{
+	Oid namespace = get_namespace_oid("kridtech", true);
+	Oid table = OidIsValid(namespace) ? get_relname_relid(name, namespace) : InvalidOid;
+
+	return OidIsValid(table) && ConditionalLockRelationOid(table, mode);
 }
 
 static Oid

@@ -6,6 +6,7 @@
 #define KT_EXTENSION_H
 
 #include "executor/spi.h"
+#include "storage/lockdefs.h"
 #include "utils/relcache.h"
 
 /* Throws 55000, saying what to do, when this library and the installed SQL objects differ in version. */
@@ -41,5 +42,11 @@ extern SPIPlanPtr kt_owner_plan(SPIPlanPtr *kept, const char *statement, int nar
 
 /* A table of the schema kridtech, opened with AccessShareLock; to be closed with table_close(). */
 extern Relation kt_extension_table(const char *name);
+
+/*
+ * Takes that lock on a table of the schema kridtech until the transaction's end, if it is to be had without
+ * waiting; false otherwise, and where there is no such table.
+ */
+extern bool kt_extension_lock_at_once(const char *name, LOCKMODE mode);
 
 #endif /* KT_EXTENSION_H */

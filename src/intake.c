@@ -6,7 +6,7 @@
  * waits for nobody.
  *
  * The sender gives up after 10 s and never comes back. So every entry has a time by which it is answered,
- * 503 if need be, and no unit of work outlives the earliest of them. Each step down the ladder gives up
+ * 503 if need be (waiting.c), and no unit of work outlives the earliest of them. Each step down the ladder gives up
  * something to keep the promise that 2xx means durable:
  *	1. all become events, in one statement;
  *	2. that failed by what one of them is (a user's trigger, a constraint): each apart;
@@ -25,17 +25,15 @@
 
 #include "intake.h"
 
-#include <arpa/inet.h>
-
 #include "events.h"
 #include "executor/spi.h"
 #include "fault.h"
 #include "http.h"
-#include "lib/ilist.h"
-#include "limits.h"
+#include "nodes/pg_list.h"
 #include "settings.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "waiting.h"
 #include "webhook.h"
 #include "worker.h"
 #include "xact.h"
@@ -46,8 +44,7 @@
 #define MAX_BATCH 500
 #define MAX_BATCH_BYTES (32 * 1024 * 1024)
 
-/* After so long an entry is answered 503; units that hold it are over before the second. */
-#define REFUSE_AT MS(8000)
+/* No unit of work outlives this age of an entry that has no answer: the sender must still get one. */
 #define UNIT_ENDS_AT MS(8500)
 
 /*
@@ -72,28 +69,11 @@
 #define FIRST_DELAY MS(250)
 #define LAST_DELAY MS(4000)
 
-typedef struct Entry
-{
-	dlist_node node;
-	KtHttpdDelivery *delivery; /* NULL once it was answered */
-	const char *body;          /* the delivery's, then held's */
-	size_t len;
-	KtBuf held;
-	int64 arrived;                  /* at the latest */
-	char address[INET6_ADDRSTRLEN]; /* of the client; "" when it is not known */
-} Entry;
-
 struct KtIntake
 {
 	MemoryContext context;
 	KtSlot *slot;
-	KtHttpd *httpd;
-	dlist_head waiting;     /* to be stored, in the order in which they came */
-	dlist_head unconfirmed; /* stored here, maybe not at the standbys; all have a delivery */
-	int nwaiting;
-	int nunconfirmed;
-	int nheld; /* of those waiting: answered already */
-	size_t held_bytes;
+	KtWaiting waiting;
 
 	int64 inbox_until;  /* the first step is left out */
 	int inbox_sqlstate; /* why: of the error */
@@ -106,7 +86,6 @@ struct KtIntake
 
 	List *notify; /* call_ids, palloc'd in context */
 	bool binds;
-	bool answered; /* something, since the last kt_intake_work() */
 };
 
 /* One unit of work. */
@@ -119,7 +98,7 @@ typedef enum Step
 
 typedef struct Batch
 {
-	Entry *entries[MAX_BATCH];
+	KtEntry *entries[MAX_BATCH];
 	KtWebhook *webhooks;
 	KtStored *stored;
 	int n;
@@ -137,156 +116,21 @@ kt_intake_make(MemoryContext context, KtSlot *slot)
 	intake->context = context;
 	intake->slot = slot;
 	intake->batch = MAX_BATCH;
-	dlist_init(&intake->waiting);
-	dlist_init(&intake->unconfirmed);
+	kt_waiting_init(&intake->waiting, context, slot);
 	return intake;
-}
-
-/* ---- entries --------------------------------------------------------------------------------------------- */
-
-static void
-print_address(const struct sockaddr_storage *address, char *text, size_t size)
-{
-	const void *source = &((const struct sockaddr_in6 *) address)->sin6_addr;
-
-	if (address->ss_family == AF_INET)
-		source = &((const struct sockaddr_in *) address)->sin_addr;
-	else if (address->ss_family != AF_INET6)
-		return;
-	if (inet_ntop(address->ss_family, source, text, (socklen_t) size) == NULL)
-		text[0] = '\0';
 }
 
 void
 kt_intake_take(KtIntake *intake, KtHttpd *httpd, int64 since)
 {
-	KtHttpdDelivery *delivery;
-
-	intake->httpd = httpd;
-	while ((delivery = kt_httpd_take(httpd)) != NULL)
-	{
-		Entry *entry = MemoryContextAllocZero(intake->context, sizeof(Entry));
-
-		entry->delivery = delivery;
-		entry->body = delivery->body;
-		entry->len = delivery->len;
-		entry->arrived = since > 0 ? Min(since, delivery->arrived) : delivery->arrived;
-		print_address(&delivery->client, entry->address, sizeof(entry->address));
-		dlist_push_tail(&intake->waiting, &entry->node);
-		intake->nwaiting++;
-		kt_count(intake->slot, KT_COUNT_RECEIVED, 1);
-		kt_count(intake->slot, KT_COUNT_EVENT_BYTES, entry->len);
-	}
-}
-
-static void
-answer(KtIntake *intake, Entry *entry, int status, KtBuf *kept)
-{
-	kt_httpd_answer(intake->httpd, entry->delivery, status, kept);
-	entry->delivery = NULL;
-	intake->answered = true;
-	kt_count_latency(intake->slot, kt_http_now() - entry->arrived);
-	if (status == 503)
-		kt_count(intake->slot, KT_COUNT_REFUSED_503, 1);
-}
-
-/* Out of its list and gone. Its list's count is the caller's. */
-static void
-forget(KtIntake *intake, Entry *entry)
-{
-	if (entry->held.data != NULL)
-	{
-		intake->held_bytes -= entry->len;
-		intake->nheld--;
-		kt_buf_free(&entry->held);
-	}
-	dlist_delete(&entry->node);
-	pfree(entry);
-}
-
-static void
-forget_waiting(KtIntake *intake, Entry *entry)
-{
-	forget(intake, entry);
-	intake->nwaiting--;
-}
-
-static bool
-has_room(const KtIntake *intake, size_t len)
-{
-	return intake->nheld < KT_MAX_HELD && intake->held_bytes + len <= KT_MAX_HELD_BYTES;
-}
-
-/* An entry's time is up: 503, and its body is held, if there is room for it. */
-static void
-refuse(KtIntake *intake, Entry *entry)
-{
-	if (entry->len > 0 && has_room(intake, entry->len))
-	{
-		answer(intake, entry, 503, &entry->held);
-		entry->body = entry->held.data;
-		intake->held_bytes += entry->len;
-		intake->nheld++;
-		return;
-	}
-	answer(intake, entry, 503, NULL);
-	kt_count(intake->slot, KT_COUNT_DROPPED, 1);
-	forget_waiting(intake, entry);
-}
-
-/* Answers all whose time has come. */
-static void
-refuse_late(KtIntake *intake)
-{
-	int64 now = kt_http_now();
-	dlist_mutable_iter iter;
-
-	dlist_foreach_modify(iter, &intake->waiting)
-	{
-		Entry *entry = dlist_container(Entry, node, iter.cur);
-
-		if (entry->delivery != NULL && now - entry->arrived >= REFUSE_AT)
-			refuse(intake, entry);
-	}
-	dlist_foreach_modify(iter, &intake->unconfirmed)
-	{
-		Entry *entry = dlist_container(Entry, node, iter.cur);
-
-		if (now - entry->arrived < REFUSE_AT)
-			continue;
-		answer(intake, entry, 503, NULL);
-		forget(intake, entry);
-		intake->nunconfirmed--;
-	}
-}
-
-static int64
-earliest_of(const dlist_head *list, int64 earliest)
-{
-	dlist_iter iter;
-
-	dlist_foreach(iter, unconstify(dlist_head *, list))
-	{
-		const Entry *entry = dlist_container(Entry, node, iter.cur);
-
-		if (entry->delivery != NULL && (earliest < 0 || entry->arrived < earliest))
-			earliest = entry->arrived;
-	}
-	return earliest;
-}
-
-/* When the longest waiting entry without an answer came; -1: all are answered. */
-static int64
-earliest(const KtIntake *intake)
-{
-	return earliest_of(&intake->unconfirmed, earliest_of(&intake->waiting, -1));
+	kt_waiting_take(&intake->waiting, httpd, since);
 }
 
 /* How long a unit may take now, in ms: that at most, less when an answer is due before. 0: not begun at all. */
 static int
 time_for(const KtIntake *intake, int most)
 {
-	int64 first = earliest(intake);
+	int64 first = kt_waiting_earliest(&intake->waiting);
 	int64 left = most;
 
 	if (first >= 0)
@@ -329,60 +173,22 @@ count_stored(KtSlot *slot, KtStoredAs as)
 	kt_count(slot, counters[as], 1);
 }
 
-/* A commit was confirmed, and with it all before it. */
-static void
-confirm(KtIntake *intake)
-{
-	dlist_mutable_iter iter;
-
-	dlist_foreach_modify(iter, &intake->unconfirmed)
-	{
-		Entry *entry = dlist_container(Entry, node, iter.cur);
-
-		answer(intake, entry, 200, NULL);
-		forget(intake, entry);
-	}
-	intake->nunconfirmed = 0;
-}
-
 /*
- * It is in the tables here. A body that is no webhook is refused whatever the standbys say: its 400 promises
- * nothing.
+ * The entry is in the tables here. Where the standbys may not have it, the answer has to wait; but a 400 promises
+ * nothing, whatever they say.
  */
 static void
-finish_unconfirmed(KtIntake *intake, Entry *entry, int status)
+finish_entry(KtIntake *intake, KtEntry *entry, KtStoredAs as, bool confirmed)
 {
-	intake->nwaiting--;
-	if (status == 200)
-	{
-		dlist_delete(&entry->node);
-		dlist_push_tail(&intake->unconfirmed, &entry->node);
-		intake->nunconfirmed++;
-		return;
-	}
-	answer(intake, entry, status, NULL);
-	forget(intake, entry);
-}
+	int status = status_of(as);
 
-static void
-finish_entry(KtIntake *intake, Entry *entry, const KtStored *stored, bool confirmed)
-{
-	int status = status_of(stored->as);
-
-	count_stored(intake->slot, stored->as);
-	if (entry->delivery == NULL)
-	{
-		if (stored->as != KT_STORED_REFUSED)
-			kt_count(intake->slot, KT_COUNT_STORED_LATE, 1);
-		forget_waiting(intake, entry);
-	}
-	else if (confirmed)
-	{
-		answer(intake, entry, status, NULL);
-		forget_waiting(intake, entry);
-	}
+	count_stored(intake->slot, as);
+	if (entry->delivery == NULL && as != KT_STORED_REFUSED)
+		kt_count(intake->slot, KT_COUNT_STORED_LATE, 1);
+	if (entry->delivery != NULL && status == 200 && !confirmed)
+		kt_waiting_hold_back(&intake->waiting, entry);
 	else
-		finish_unconfirmed(intake, entry, status);
+		kt_waiting_end(&intake->waiting, entry, status);
 }
 
 static void
@@ -435,17 +241,17 @@ finish(KtIntake *intake, Batch *batch)
 		if (batch->stored[i].as == KT_STORED_EVENT && kt_notify)
 			remember_notification(intake, &batch->webhooks[i]);
 		intake->binds = intake->binds || batch->stored[i].binds;
-		finish_entry(intake, batch->entries[i], &batch->stored[i], confirmed);
+		finish_entry(intake, batch->entries[i], batch->stored[i].as, confirmed);
 	}
 	intake->retry_at = 0;
 	intake->batch = Min(2 * intake->batch, MAX_BATCH);
 	if (!confirmed)
 		note_unconfirmed(intake);
-	else if (wrote || intake->nunconfirmed == 0)
+	else if (wrote || intake->waiting.nunconfirmed == 0)
 	{
 		intake->delay = 0;
 		intake->trouble[0] = '\0';
-		confirm(intake);
+		kt_waiting_confirm(&intake->waiting);
 		note_webhook(intake);
 	}
 }
@@ -560,10 +366,7 @@ give_up_for_now(KtIntake *intake, Batch *batch)
 	if (!is_passing(batch->sqlstate))
 		intake->batch = Max(intake->batch / 2, 1);
 	for (i = 0; i < batch->n; i++)
-	{
-		dlist_delete(&batch->entries[i]->node);
-		dlist_push_tail(&intake->waiting, &batch->entries[i]->node);
-	}
+		kt_waiting_put_last(&intake->waiting, batch->entries[i]);
 	snprintf(intake->trouble, sizeof(intake->trouble), "cannot store webhooks: %s",
 	         batch->sqlstate != 0 ? batch->error : "there was no time");
 }
@@ -576,9 +379,9 @@ pick(const KtIntake *intake, Batch *batch, size_t *bytes, bool answered)
 {
 	dlist_iter iter;
 
-	dlist_foreach(iter, unconstify(dlist_head *, &intake->waiting))
+	dlist_foreach(iter, unconstify(dlist_head *, &intake->waiting.waiting))
 	{
-		Entry *entry = dlist_container(Entry, node, iter.cur);
+		KtEntry *entry = dlist_container(KtEntry, node, iter.cur);
 
 		if ((entry->delivery == NULL) != answered)
 			continue;
@@ -603,7 +406,7 @@ make_batch(const KtIntake *intake)
 	batch->stored = palloc0(batch->n * sizeof(KtStored));
 	for (i = 0; i < batch->n; i++)
 	{
-		const Entry *entry = batch->entries[i];
+		const KtEntry *entry = batch->entries[i];
 
 		kt_webhook_read(entry->body, entry->len, &batch->webhooks[i]);
 		batch->webhooks[i].remote_addr = entry->address[0] != '\0' ? entry->address : NULL;
@@ -650,7 +453,7 @@ ask_standbys(KtIntake *intake)
 		return;
 	intake->delay = 0;
 	intake->trouble[0] = '\0';
-	confirm(intake);
+	kt_waiting_confirm(&intake->waiting);
 }
 
 /* Nothing can be stored when retry_at is set; else what is wrong are the standbys. */
@@ -665,14 +468,14 @@ kt_intake_work(KtIntake *intake, bool stores)
 {
 	int64 now = kt_http_now();
 
-	intake->answered = false;
-	refuse_late(intake);
-	if (stores && intake->nwaiting > 0 && now >= intake->retry_at)
+	intake->waiting.answered = false;
+	kt_waiting_refuse(&intake->waiting, false);
+	if (stores && intake->waiting.nwaiting > 0 && now >= intake->retry_at)
 		store_batch(intake);
 	else if (stores && asks_standbys(intake) && now >= intake->confirm_at)
 		ask_standbys(intake);
-	refuse_late(intake);
-	return intake->answered;
+	kt_waiting_refuse(&intake->waiting, false);
+	return intake->waiting.answered;
 }
 
 /* ---- what follows ------------------------------------------------------------------------------------------- */
@@ -703,7 +506,9 @@ kt_intake_notify(KtIntake *intake)
 		return;
 	notification.call_ids = palloc(list_length(intake->notify) * sizeof(char *));
 	foreach (cell, intake->notify)
+	{
 		notification.call_ids[notification.n++] = lfirst(cell);
+	}
 	kt_xact_limit(KEEP_MS);
 	(void) kt_xact_run("notifying", notify_work, &notification, NULL, NULL, 0);
 	list_free_deep(intake->notify);
@@ -713,11 +518,11 @@ kt_intake_notify(KtIntake *intake)
 int64
 kt_intake_deadline(const KtIntake *intake, bool stores)
 {
-	int64 first = earliest(intake);
-	int64 deadline = first >= 0 ? first + REFUSE_AT : -1;
+	int64 first = kt_waiting_earliest(&intake->waiting);
+	int64 deadline = first >= 0 ? first + KT_REFUSE_AFTER : -1;
 	int64 work = -1;
 
-	if (stores && intake->nwaiting > 0)
+	if (stores && intake->waiting.nwaiting > 0)
 		work = intake->retry_at;
 	else if (stores && asks_standbys(intake))
 		work = intake->confirm_at;
@@ -729,13 +534,13 @@ kt_intake_deadline(const KtIntake *intake, bool stores)
 int
 kt_intake_unanswered(const KtIntake *intake)
 {
-	return intake->nwaiting - intake->nheld + intake->nunconfirmed;
+	return kt_waiting_unanswered(&intake->waiting);
 }
 
 int
 kt_intake_held(const KtIntake *intake)
 {
-	return intake->nheld;
+	return intake->waiting.nheld;
 }
 
 const char *
@@ -756,32 +561,18 @@ kt_intake_binds(KtIntake *intake)
 void
 kt_intake_end(KtIntake *intake)
 {
-	dlist_mutable_iter iter;
+	int held;
 
-	dlist_foreach_modify(iter, &intake->waiting)
-	{
-		Entry *entry = dlist_container(Entry, node, iter.cur);
-
-		if (entry->delivery != NULL)
-			refuse(intake, entry);
-	}
-	dlist_foreach_modify(iter, &intake->unconfirmed)
-	{
-		Entry *entry = dlist_container(Entry, node, iter.cur);
-
-		answer(intake, entry, 503, NULL);
-		forget(intake, entry);
-	}
-	intake->nunconfirmed = 0;
-	if (intake->nheld > 0)
+	kt_waiting_refuse(&intake->waiting, true);
+	if (intake->waiting.nheld > 0)
 	{
 		intake->inbox_until = PG_INT64_MAX; /* there is time for one step */
 		store_batch(intake);
 	}
-	if (intake->nheld > 0)
-		ereport(WARNING,
-		        (errmsg("kridtech receiver: %d webhooks that were refused with 503 could not be "
-		                "stored and are lost",
-		                intake->nheld)));
-	kt_count(intake->slot, KT_COUNT_DROPPED, intake->nheld);
+	held = intake->waiting.nheld;
+	if (held > 0)
+		ereport(WARNING, (errmsg("kridtech receiver: %d webhooks that were refused with 503 could "
+		                         "not be stored and are lost",
+		                         held)));
+	kt_count(intake->slot, KT_COUNT_DROPPED, held);
 }

@@ -5,7 +5,8 @@
  * use: at most a quarter of it, of which the oldest go. Conflicts, which anybody can make who can deliver, have
  * at most half. Nothing that has a callId is ever deleted to make room; where there is none, it is not kept, and
  * the receiver says so to the client. How much there is is looked up at the worker's start and then estimated,
- * from what this process does: a rollback, or a DELETE by hand, makes the estimate wrong to the safe side.
+ * from what this process does. A rollback, or a DELETE by another, makes the estimate too high; so it is looked
+ * up again before anything is refused, but not all the time.
  */
 #include "postgres.h"
 
@@ -20,8 +21,15 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
-/* Bytes, as far as this process knows. */
+/* Bytes, as far as this process knows, and when it last looked. */
 static int64 held[KT_KEPT_LATE + 1];
+static TimestampTz counted_at = 0;
+
+/* The least time between two looks, in ms. */
+#define COUNT_PAUSE 10000
+
+/* So full, in percent of the bound, that it is worth a look. */
+#define NEARLY_FULL 75
 
 static const char *
 word_of(KtKeptReason reason)
@@ -65,7 +73,8 @@ bound(void)
 int
 kt_kept_percent(void)
 {
-	return bound() == 0 ? 0 : (int) Min(held_for_good() * 100 / bound(), 100);
+	/* A quarter is the bad bodies'. */
+	return bound() == 0 ? 0 : (int) Min(held_for_good() * 100 / (bound() - bound() / 4), 100);
 }
 
 static KtStatement count_rows = {
@@ -82,6 +91,7 @@ kt_kept_begin(void)
 	uint64 rows = kt_statement_run(&count_rows, values, NULL);
 	uint64 i;
 
+	counted_at = GetCurrentTimestamp();
 	memset(held, 0, sizeof(held));
 	for (i = 0; i < rows; i++)
 	{
@@ -92,6 +102,14 @@ kt_kept_begin(void)
 			reason++;
 		held[reason] += kt_statement_int64(i, 2);
 	}
+}
+
+void
+kt_kept_recount(void)
+{
+	if (kt_kept_percent() >= NEARLY_FULL &&
+	    TimestampDifferenceExceeds(counted_at, GetCurrentTimestamp(), COUNT_PAUSE))
+		kt_kept_begin();
 }
 
 static KtStatement trim_bad = {
@@ -126,23 +144,30 @@ make_room(int64 size)
 	return true;
 }
 
+static bool
+has_room(KtKeptReason reason, int64 size)
+{
+	int64 share = bound() / 4;
+
+	if (bound() == 0)
+		return true;
+	if (reason == KT_KEPT_BAD)
+		return held[reason] + size <= share;
+	return held_for_good() + size <= bound() - share &&
+	       (reason != KT_KEPT_CONFLICT || held[reason] + size <= bound() / 2);
+}
+
 /* Takes room for a row, where there is some. */
 static bool
 take_room(KtKeptReason reason, int64 size)
 {
-	bool fits = true;
-
-	if (bound() > 0)
-	{
-		if (reason == KT_KEPT_BAD)
-			fits = make_room(size);
-		else
-			fits = held_for_good() + size <= bound() - bound() / 4 &&
-			       (reason != KT_KEPT_CONFLICT || held[reason] + size <= bound() / 2);
-	}
-	if (fits)
-		held[reason] += size;
-	return fits;
+	if (!has_room(reason, size) &&
+	    TimestampDifferenceExceeds(counted_at, GetCurrentTimestamp(), COUNT_PAUSE))
+		kt_kept_begin();
+	if (!has_room(reason, size) && (reason != KT_KEPT_BAD || !make_room(size)))
+		return false;
+	held[reason] += size;
+	return true;
 }
 
 /* ---- keeping ----------------------------------------------------------------------------------------- */

@@ -47,6 +47,9 @@ extern char *kt_kept_address(const KtWebhook *webhook);
 /* Looks how much is there, for the bounds. */
 extern void kt_kept_begin(void);
 
+/* The same where it seems that little room is left, and the last look is not recent: rows may have gone. */
+extern void kt_kept_recount(void);
+
 /* A delivery that comes in now, to be kept: for that reason, or as a bad body where it has a fault. */
 extern KtKept kt_kept_row(const KtWebhook *webhook, int deliveries, KtKeptReason reason,
                           const char *detail);

@@ -42,8 +42,11 @@
 /* Requests in the air at a time: kridtech.max_concurrent_requests goes no further. */
 #define KT_MAX_CONCURRENT 1024
 
-/* kridtech.webhook_max_body goes no further. A 16 MB transcript is a week of talk; bytea ends at 1 GB. */
-#define KT_MAX_WEBHOOK_BODY (256 * 1024 * 1024)
+/*
+ * kridtech.webhook_max_body goes no further. A 16 MB transcript is a week of talk; storing 64 MB takes about a
+ * second, and a unit of work has two.
+ */
+#define KT_MAX_WEBHOOK_BODY (64 * 1024 * 1024)
 
 /* Tokens in kridtech.webhook_token_file: two are needed for a rotation. And one of them, 40 to 64 characters. */
 #define KT_MAX_TOKENS 8

@@ -112,8 +112,12 @@ sockets_changed(const Receiver *r)
 {
 	const KtListener *chosen[KT_MAX_LISTENERS];
 	int n = choose_sockets(r, chosen);
+	bool changed = n != r->nserved;
+	int i;
 
-	return n != r->nserved || memcmp(chosen, r->served, n * sizeof(chosen[0])) != 0;
+	for (i = 0; i < n && !changed; i++)
+		changed = chosen[i] != r->served[i];
+	return changed;
 }
 
 static bool

@@ -1,15 +1,13 @@
 /*
  * Deliveries that do not become an event at once: what goes to the inbox, and what comes back from it.
  *
- * An event that fails must not take its batch along: each gets a subtransaction of its own, in which deferred
- * constraints and triggers are brought forward, so that what they raise is raised there and not at the commit.
- * Should the commit fail all the same, the receiver keeps the whole batch (kt_events_keep()).
+ * An event that fails must not take its batch along: each gets a subtransaction of its own, to the end of which
+ * what is deferred is brought forward, so that it raises what it raises there and not at the commit. Should the commit fail all the same, the receiver keeps the whole batch (kt_events_keep()).
  */
 #include "postgres.h"
 
 #include "events.h"
 
-#include "access/xact.h"
 #include "api.h"
 #include "convert.h"
 #include "extension.h"
@@ -17,7 +15,7 @@
 #include "kept.h"
 #include "settings.h"
 #include "utils/builtins.h"
-#include "utils/resowner.h"
+#include "xact.h"
 
 /* Bytes of a callId in a log line. */
 #define MAX_LOGGED_ID 64
@@ -42,52 +40,18 @@ reason_of(int sqlstate)
 
 /* ---- one by one -------------------------------------------------------------------------------------- */
 
+typedef struct One
+{
+	const KtWebhook *webhook;
+	KtStored *stored;
+} One;
+
 static void
-store_in_subtransaction(const KtWebhook *webhook, KtStored *stored)
+store_one(void *argument)
 {
-	KtOwner owner;
+	One *one = argument;
 
-	kt_owner_begin(&owner);
-	*stored = kt_events_store_one(webhook, GetCurrentTimestamp(), 1);
-	if (SPI_execute("SET CONSTRAINTS ALL IMMEDIATE", false, 0) != SPI_OK_UTILITY)
-		elog(ERROR, "could not bring forward what is deferred");
-	kt_owner_end(&owner);
-}
-
-/*
- * Tries to make an event of one delivery. False, with the error in *sqlstate and *words (palloc'd), when that
- * threw: then nothing of it was done.
- */
-static bool
-try_one(const KtWebhook *webhook, KtStored *stored, int *sqlstate, char **words)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner resources = CurrentResourceOwner;
-	volatile bool done = false;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		store_in_subtransaction(webhook, stored);
-		ReleaseCurrentSubTransaction();
-		done = true;
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		*sqlstate = error->sqlerrcode;
-		*words = error_words(error->sqlerrcode, error->message);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = resources;
-	return done;
+	*one->stored = kt_events_store_one(one->webhook, GetCurrentTimestamp(), 1);
 }
 
 static void
@@ -105,7 +69,8 @@ log_failure(const KtWebhook *webhook, const char *words)
 static bool
 store_or_explain(const KtWebhook *webhook, bool late, KtStored *stored, KtKept *row, int *sqlstate)
 {
-	char *words = NULL;
+	One one = {webhook, stored};
+	char *message = NULL;
 
 	*sqlstate = 0;
 	if (webhook->fault != NULL || late)
@@ -113,8 +78,10 @@ store_or_explain(const KtWebhook *webhook, bool late, KtStored *stored, KtKept *
 		*row = kt_kept_row(webhook, 1, KT_KEPT_LATE, NULL);
 		return false;
 	}
-	if (!try_one(webhook, stored, sqlstate, &words))
+	if (!kt_xact_try(store_one, &one, sqlstate, &message))
 	{
+		char *words = error_words(*sqlstate, message);
+
 		log_failure(webhook, words);
 		*row = kt_kept_row(webhook, 1, reason_of(*sqlstate), words);
 		return false;
@@ -138,6 +105,7 @@ kt_events_store_apart(const KtWebhook *webhooks, int n, int64 deadline, KtStored
 	KtOwner owner;
 	int i;
 
+	kt_owner_begin(&owner);
 	for (i = 0; i < n; i++)
 	{
 		int sqlstate;
@@ -148,7 +116,6 @@ kt_events_store_apart(const KtWebhook *webhooks, int n, int64 deadline, KtStored
 			nrows++;
 		late = late || sqlstate == ERRCODE_QUERY_CANCELED;
 	}
-	kt_owner_begin(&owner);
 	kt_kept_put(rows, places, nrows, stored);
 	kt_owner_end(&owner);
 }
@@ -175,14 +142,22 @@ kt_events_keep(const KtWebhook *webhooks, int n, int sqlstate, const char *messa
 
 /* ---- trying again ------------------------------------------------------------------------------------ */
 
+/* How long a lock on a table is left alone, in microseconds. */
+#define LOCKED_PAUSE (2 * USECS_PER_SEC)
+
 int
 kt_events_retry_claim(int64 *ids, int max, TimestampTz *due)
 {
 	KtOwner owner;
-	int n;
+	int n = 0;
 
 	kt_owner_begin(&owner);
-	n = kt_kept_claim(ids, max, due);
+	/* While a table is locked each retry would wait for it. */
+	if (kt_extension_lock_at_once("webhook_events", RowExclusiveLock) &&
+	    kt_extension_lock_at_once("webhook_inbox", RowExclusiveLock))
+		n = kt_kept_claim(ids, max, due);
+	else
+		*due = GetCurrentTimestamp() + LOCKED_PAUSE;
 	kt_owner_end(&owner);
 	return n;
 }

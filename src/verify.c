@@ -12,33 +12,22 @@
 
 #include "events.h"
 
-#include "catalog/namespace.h"
+#include "api.h"
 #include "catalog/pg_type.h"
-#include "compat.h"
 #include "convert.h"
 #include "extension.h"
 #include "kept.h"
 #include "queue.h"
 #include "settings.h"
 #include "statement.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "xact.h"
 
 /* Rows looked at a call; pauses within a round and between two, in ms. */
 #define WALK_ROWS 500
 #define WALK_PAUSE 1000
 #define ROUND_PAUSE 10000
-
-/* Takes, without waiting, the lock that a statement would wait for. */
-static bool
-lock_at_once(const char *table, LOCKMODE mode)
-{
-	Oid namespace = get_namespace_oid("kridtech", true);
-	Oid oid = OidIsValid(namespace) ? get_relname_relid(table, namespace) : InvalidOid;
-
-	return OidIsValid(oid) && ConditionalLockRelationOid(oid, mode);
-}
 
 static KtParameter
 text_parameter(const char *text)
@@ -54,6 +43,64 @@ int64_parameter(int64 number)
 	KtParameter parameter = {Int64GetDatum(number), false};
 
 	return parameter;
+}
+
+/* Changes n elements of a set, from the first on; returns how many rows that were. */
+typedef int (*Change)(const void *set, int first, int n);
+
+typedef struct Step
+{
+	Change change;
+	const void *set;
+	int first;
+	int n;
+	int changed;
+} Step;
+
+static void
+take_step(void *argument)
+{
+	Step *step = argument;
+
+	step->changed = step->change(step->set, step->first, step->n);
+}
+
+static void
+log_failure(const char *message)
+{
+	const char *words = kt_api_presentable(message, strlen(message), NULL);
+
+	ereport(LOG, (errmsg("an event could not be verified, or a request be bound to its event: %s",
+	                     words == NULL ? "" : words),
+	              errhidestmt(true), errhidecontext(true)));
+}
+
+/*
+ * Makes a change to n elements of a set; where that fails, to each by itself, so that one that fails (a
+ * user's trigger, say) keeps only itself back, until the next round. Returns how many rows were changed.
+ */
+static int
+apply(Change change, const void *set, int n)
+{
+	Step step = {change, set, 0, n, 0};
+	char *message;
+	int sqlstate;
+	int changed = 0;
+	int i;
+
+	if (n == 0)
+		return 0;
+	if (kt_xact_try(take_step, &step, &sqlstate, &message))
+		return step.changed;
+	log_failure(message);
+	for (i = 0; i < n && sqlstate != ERRCODE_QUERY_CANCELED; i++)
+	{
+		step.first = i;
+		step.n = 1;
+		if (kt_xact_try(take_step, &step, &sqlstate, &message))
+			changed += step.changed;
+	}
+	return changed;
 }
 
 /* ---- the late pass ----------------------------------------------------------------------------------- */
@@ -92,13 +139,14 @@ typedef struct Found
 	KtParameter *call_ids;
 	KtParameter *request_ids;
 	int n;
+	const char *how;
 } Found;
 
 static Found
-find_none(int max)
+find_none(int max, const char *how)
 {
 	Found found = {palloc(Max(max, 1) * sizeof(KtParameter)),
-	               palloc(Max(max, 1) * sizeof(KtParameter)), 0};
+	               palloc(Max(max, 1) * sizeof(KtParameter)), 0, how};
 
 	return found;
 }
@@ -114,16 +162,21 @@ add(Found *found, const char *call_id, int64 request_id)
 }
 
 static int
-verify(const Found *found, const char *how)
+verify_some(const void *set, int first, int n)
 {
+	const Found *found = set;
 	Datum values[3];
 
-	if (found->n == 0)
-		return 0;
-	values[0] = kt_statement_array(TEXTOID, found->call_ids, found->n);
-	values[1] = kt_statement_array(INT8OID, found->request_ids, found->n);
-	values[2] = CStringGetTextDatum(how);
+	values[0] = kt_statement_array(TEXTOID, found->call_ids + first, n);
+	values[1] = kt_statement_array(INT8OID, found->request_ids + first, n);
+	values[2] = CStringGetTextDatum(found->how);
 	return (int) kt_statement_run(&set_verified, values, NULL);
+}
+
+static int
+verify_all(const Found *found)
+{
+	return apply(verify_some, found, found->n);
 }
 
 /* The next round begins at the beginning. */
@@ -131,6 +184,7 @@ static void
 end_round(void)
 {
 	kt_events_set_unverified(walk_bytes);
+	kt_kept_recount();
 	walk_at = DT_NOBEGIN;
 	walk_bytes = 0;
 }
@@ -151,8 +205,8 @@ move_on(uint64 row)
 static bool
 walk(int *changed)
 {
-	Found requested = find_none(WALK_ROWS);
-	Found listed = find_none(WALK_ROWS);
+	Found requested = find_none(WALK_ROWS, "request");
+	Found listed = find_none(WALK_ROWS, "api");
 	Datum values[3];
 	uint64 rows;
 	uint64 i;
@@ -176,7 +230,7 @@ walk(int *changed)
 		end_round();
 	else
 		move_on(rows - 1);
-	*changed = verify(&requested, "request") + verify(&listed, "api");
+	*changed = verify_all(&requested) + verify_all(&listed);
 	return rows < WALK_ROWS;
 }
 
@@ -188,9 +242,9 @@ kt_events_verify(long *again_ms)
 
 	*again_ms = ROUND_PAUSE;
 	kt_owner_begin(&owner);
-	if (lock_at_once("webhook_events", RowExclusiveLock) &&
-	    lock_at_once("call_requests", AccessShareLock) && lock_at_once("calls", AccessShareLock) &&
-	    !walk(&changed))
+	if (kt_extension_lock_at_once("webhook_events", RowExclusiveLock) &&
+	    kt_extension_lock_at_once("call_requests", AccessShareLock) &&
+	    kt_extension_lock_at_once("calls", AccessShareLock) && !walk(&changed))
 		*again_ms = WALK_PAUSE;
 	kt_owner_end(&owner);
 	return changed;
@@ -204,13 +258,13 @@ kt_events_verify_listed(const char *const *call_ids, int n)
 	int i;
 
 	kt_owner_begin(&owner);
-	if (lock_at_once("webhook_events", RowExclusiveLock))
+	if (kt_extension_lock_at_once("webhook_events", RowExclusiveLock))
 	{
-		Found listed = find_none(n);
+		Found listed = find_none(n, "api");
 
 		for (i = 0; i < n; i++)
 			add(&listed, kt_convert_to_server(call_ids[i]), 0);
-		changed = verify(&listed, "api");
+		changed = verify_all(&listed);
 	}
 	kt_owner_end(&owner);
 	return changed;
@@ -285,12 +339,27 @@ candidates(KtParameter *ids, bool *at_end)
 	return rows;
 }
 
+typedef struct Bindings
+{
+	int64 *requests;
+	const char **call_ids;
+} Bindings;
+
+static int
+bind_some(const void *set, int first, int n)
+{
+	const Bindings *bindings = set;
+
+	return kt_queue_bind(
+		bindings->requests + first, bindings->call_ids + first, n,
+		"the answer was lost; a webhook that brought its kridtech_ref back names the call");
+}
+
 static int
 bind_candidates(const KtParameter *ids, int n)
 {
 	Datum values[1];
-	int64 *requests;
-	const char **call_ids;
+	Bindings bindings;
 	int rows;
 	int i;
 
@@ -298,18 +367,14 @@ bind_candidates(const KtParameter *ids, int n)
 		return 0;
 	values[0] = kt_statement_array(INT8OID, ids, n);
 	rows = (int) kt_statement_run(&find_bindings, values, NULL);
-	requests = palloc(Max(rows, 1) * sizeof(int64));
-	call_ids = palloc(Max(rows, 1) * sizeof(char *));
+	bindings.requests = palloc(Max(rows, 1) * sizeof(int64));
+	bindings.call_ids = palloc(Max(rows, 1) * sizeof(char *));
 	for (i = 0; i < rows; i++)
 	{
-		requests[i] = kt_statement_int64(i, 1);
-		call_ids[i] = kt_statement_text(i, 2);
+		bindings.requests[i] = kt_statement_int64(i, 1);
+		bindings.call_ids[i] = kt_statement_text(i, 2);
 	}
-	return rows == 0
-	           ? 0
-	           : kt_queue_bind(
-					 requests, call_ids, rows,
-					 "the answer was lost; a webhook that brought its kridtech_ref back names the call");
+	return apply(bind_some, &bindings, rows);
 }
 
 int
@@ -321,9 +386,9 @@ kt_events_bind(long *again_ms)
 	int bound = 0;
 
 	kt_owner_begin(&owner);
-	if (lock_at_once("webhook_events", AccessShareLock) &&
-	    lock_at_once("call_requests", RowExclusiveLock) &&
-	    lock_at_once("call_attempts", RowExclusiveLock))
+	if (kt_extension_lock_at_once("webhook_events", AccessShareLock) &&
+	    kt_extension_lock_at_once("call_requests", RowExclusiveLock) &&
+	    kt_extension_lock_at_once("call_attempts", RowExclusiveLock))
 		bound = bind_candidates(ids, candidates(ids, &at_end));
 	*again_ms = at_end ? ROUND_PAUSE : WALK_PAUSE;
 	kt_owner_end(&owner);

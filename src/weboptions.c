@@ -30,26 +30,23 @@ kt_weboptions_init(KtWebOptions *options)
 }
 
 /* Puts one problem behind the others. */
-static void pg_attribute_printf(2, 3) add_problem(KtWebOptions *options, const char *format, ...)
+static void
+add_problem(KtWebOptions *options, const char *words)
 {
 	size_t len = strlen(options->problem);
-	va_list arguments;
 
-	if (len > 0)
-		len += snprintf(options->problem + len, KT_MAX_STATUS - len, "; ");
-	if (len >= KT_MAX_STATUS)
-		return;
-	va_start(arguments, format);
-	(void) vsnprintf(options->problem + len, KT_MAX_STATUS - len, format, arguments);
-	va_end(arguments);
+	snprintf(options->problem + len, KT_MAX_STATUS - len, "%s%s", len > 0 ? "; " : "", words);
 }
 
 static void
 add_fault(KtWebOptions *options, const char *setting, KtKeyFault fault, KtKeyRule rule, int err)
 {
-	add_problem(options, "the file that %s names %s%s%s", setting, kt_keyfile_words(fault, rule),
-	            fault == KT_KEY_UNREADABLE ? ": " : "",
-	            fault == KT_KEY_UNREADABLE ? strerror(err) : "");
+	char words[KT_MAX_STATUS];
+
+	snprintf(words, sizeof(words), "the file that %s names %s%s%s", setting,
+	         kt_keyfile_words(fault, rule), fault == KT_KEY_UNREADABLE ? ": " : "",
+	         fault == KT_KEY_UNREADABLE ? strerror(err) : "");
+	add_problem(options, words);
 }
 
 /* Puts what was read in the place of what was in force. */
@@ -108,7 +105,8 @@ static bool
 read_pair(KtWebOptions *options, KtBuf *cert, KtBuf *key)
 {
 	KtKeyFault fault;
-	char error[KT_MAX_STATUS] = "";
+	char error[KT_MAX_STATUS / 2] = "";
+	char words[KT_MAX_STATUS];
 	int64_t end;
 	int err = 0;
 
@@ -126,7 +124,8 @@ read_pair(KtWebOptions *options, KtBuf *cert, KtBuf *key)
 	}
 	if (kt_httpd_judge_pair(cert->data, key->data, &end, error, sizeof(error)))
 		return true;
-	add_problem(options, "the webhook's certificate and key are unfit: %s", error);
+	snprintf(words, sizeof(words), "the webhook's certificate and key are unfit: %s", error);
+	add_problem(options, words);
 	return false;
 }
 
@@ -155,8 +154,8 @@ read_tls(KtWebOptions *options)
 	kt_buf_init(&cert, KT_MAX_PEM);
 	kt_buf_init(&key, KT_MAX_PEM);
 	if (has_cert != has_key)
-		add_problem(options, "%s is not set",
-		            has_cert ? "kridtech.webhook_tls_key_file" : "kridtech.webhook_tls_cert_file");
+		add_problem(options, has_cert ? "kridtech.webhook_tls_key_file is not set"
+		                              : "kridtech.webhook_tls_cert_file is not set");
 	else if (read_pair(options, &cert, &key))
 	{
 		replace(&options->cert, &cert);

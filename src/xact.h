@@ -41,6 +41,14 @@ extern void kt_xact_limit(int ms);
  */
 extern bool kt_xact_is_unconfirmed(void);
 
+/*
+ * Within a unit (or a caller's transaction), and with SPI connected: runs work so that an error takes back what
+ * work did and no more. What is deferred is brought forward to work's end, so that it fails there and not at the
+ * commit. False when it failed, with the code in *sqlstate and the message, palloc'd, in *message; nothing is
+ * logged.
+ */
+extern bool kt_xact_try(KtXactWork work, void *argument, int *sqlstate, char **message);
+
 /* For a unit whose loss in a crash does no harm: its commit is not waited for. Called by its work. */
 extern void kt_xact_may_be_lost(void);
 

@@ -74,6 +74,17 @@ is(healthz(), 200, 'GET /healthz is answered with 200 again');
 
 my $offset = length $r->log;
 $r->set(synchronous_standby_names => 'ghost');
+# the checkpointer tells the others that commits have to wait: now they do
+ok(
+	kt_wait(sub {
+		$locker->send(q{SELECT pg_logical_emit_message(true, 'test', '')});
+		my $waits = kt_wait(sub { !$locker->busy || $r->sql(q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'}) });
+		$waits = $locker->busy;
+		$r->sql(q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'}) if $waits;
+		$locker->take;
+		return $waits;
+	}),
+	'commits wait for a standby that is not there');
 @answers = burst(map { "ghost_$_" } 1 .. 5);
 is(statuses(@answers), '503 503 503 503 503', 'while a synchronous standby is gone, webhooks are answered with 503');
 cmp_ok(slowest(@answers), '<', 9, 'before the sender gives up');
