@@ -31,6 +31,9 @@ prepare_receiving()
 	gcc -std=gnu11 -O2 -o "$W/load" "$W/src/bench/load/"*.c -lgnutls
 	psql_do "CREATE SCHEMA alternatives"
 	psql_do "CREATE TABLE alternatives.webhook_events (LIKE kridtech.webhook_events INCLUDING DEFAULTS INCLUDING INDEXES)"
+	# The receiver's own sessions compress with LZ4 where the server can; so may the others.
+	psql_do "ALTER SYSTEM SET default_toast_compression = 'lz4'" 2>/dev/null || :
+	psql_do "SELECT pg_reload_conf()" >/dev/null
 	"$W/load" --body >"$W/webhook.json"
 	psql_do "INSERT INTO kridtech.call_requests (to_number, state, call_id, finished_at)
 		SELECT '+14155550123', 'placed', 'call_' || lpad(i::text, 9, '0'), now() FROM generate_series(0, $((WEBHOOKS - 1))) i"
@@ -294,26 +297,39 @@ bench_receiving_lone()
 		"$(awk -v a="$(figure lone p50_us)" -v b="$(figure lone_insert p50_us)" 'BEGIN { printf "%.2f", a / b }')"
 }
 
-# Legitimate webhooks at an even rate, each on a connection of its own, beside connections that only hold.
-# kridtech.webhook_max_connections is at its default, far below their number.
+# Legitimate webhooks at an even rate, each on a connection of its own, beside connections that only hold: where
+# there is room for all of them, and where kridtech.webhook_max_connections is at its default.
 bench_receiving_held()
 {
-	local n=2000 rate=200 how before peak ours
+	local places how
 	prepare_receiving
-	ours=http://127.0.0.1:$RECEIVING_PORT/webhook
 	receiver_serves http
-	clear_events
-	load_round held_none kridtech "$n" "$ours" --connections 64 --fresh --rate "$rate"
-	for how in idle drip; do
-		clear_events
-		before=$(own_kb "$(receiver_pid)")
-		watch_memory "$(receiver_pid)"
-		load_round "held_$how" kridtech "$n" "$ours" --connections 64 --fresh --rate "$rate" "--$how" 1000
-		peak=$(watched_memory)
-		must_not_fail "held_$how"
-		row "beside 1,000 $([ $how = idle ] && echo idle || echo dripping) connections" \
-			"$(latency_of "held_$how"), $(((peak - before) / 1024)) MB more memory" "without them $(latency_of held_none)" ''
+	for places in 2000 256; do
+		setting kridtech.webhook_max_connections "$places"
+		held_round none "$places" --fresh
+		for how in idle drip; do
+			held_round "$how" "$places" "--$how" 1000
+			row "beside 1,000 that $([ $how = idle ] && echo 'send nothing' || echo drip)" \
+				"$(latency_of "held_$how$places"), $HELD_MB MB more memory" \
+				"$(printf 'without them %s; room for %s' "$(latency_of "held_none$places")" "$places")" ''
+		done
 	done
+	psql_do "ALTER SYSTEM RESET kridtech.webhook_max_connections"
+	psql_do "SELECT pg_reload_conf()" >/dev/null
+}
+
+# held_round HOW PLACES option...: HELD_MB is what the receiver grew by.
+held_round()
+{
+	local name=held_$1$2 before pid
+	shift 2
+	clear_events
+	pid=$(receiver_pid)
+	before=$(own_kb "$pid")
+	watch_memory "$pid"
+	load_round "$name" kridtech 2000 "http://127.0.0.1:$RECEIVING_PORT/webhook" --connections 2000 --fresh --rate 200 "$@"
+	HELD_MB=$((($(watched_memory) - before) / 1024))
+	must_not_fail "$name"
 }
 
 # The most memory of its own that a process has had, looked at 20 times a second.

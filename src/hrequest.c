@@ -68,7 +68,8 @@ kt_hrequest_release_body(KtHttpd *httpd, KtHconn *conn, KtBuf *kept)
 static enum MHD_Result
 answer(KtHttpd *httpd, KtHconn *conn, int status, KtHserverReply reply)
 {
-	if ((httpd->quiescing || conn->last) && reply == KT_HSERVER_KEEP)
+	if (reply == KT_HSERVER_KEEP &&
+	    (httpd->quiescing || conn->last || kt_haccept_is_crowded(httpd)))
 		reply = KT_HSERVER_CLOSE;
 	if (conn->phase != KT_HCONN_LEAVING)
 		kt_hconn_move(&httpd->conns, conn, KT_HCONN_LEAVING, kt_httpd_now());

@@ -70,6 +70,9 @@ extern void kt_haccept_listen(KtHttpd *httpd, bool listening);
 /* Does one or the other, as it can be served. */
 extern void kt_haccept_review(KtHttpd *httpd);
 
+/* True when all places are taken and a client waits for one: then answers close their connections. */
+extern bool kt_haccept_is_crowded(const KtHttpd *httpd);
+
 /* When the first client that still owes us a head has had its share of patience; -1: none does. */
 extern int64_t kt_haccept_patience(const KtHttpd *httpd);
 
