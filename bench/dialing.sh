@@ -4,7 +4,7 @@
 # Queues so many requests behind a pause, so that what is measured is the dialling alone.
 queue_behind_pause()
 {
-	psql_do "SELECT kridtech_pause(reason => 'benchmark')"
+	psql_do "SELECT kridtech_pause(reason => 'benchmark')" >/dev/null
 	psql_do "SELECT count(kridtech_queue_call('+4930' || 1000000 + i, '{\"name\": \"Ann\"}', priority => $2)) FROM generate_series(1, $1) i" >/dev/null
 }
 
@@ -77,16 +77,32 @@ bench_first_byte()
 	psql_do "DROP TABLE IF EXISTS arrival"
 	psql_do "CREATE TABLE arrival AS SELECT e ->> 'toNumber' AS number, (e ->> 'time')::timestamptz AS at
 		FROM jsonb_array_elements(pg_read_file('$W/ledger.json')::jsonb) e"
-	psql_do "SELECT format('%-28s p50 %s ms, p99 %s ms (%s calls)', 'COMMIT to first byte',
+	row 'COMMIT to first byte' "$(psql_do "SELECT format('p50 %s ms, p99 %s ms (%s calls)',
 			round(1000 * (percentile_cont(0.5) WITHIN GROUP (ORDER BY t))::numeric, 2),
 			round(1000 * (percentile_cont(0.99) WITHIN GROUP (ORDER BY t))::numeric, 2), count(*))
-		FROM (SELECT extract(epoch FROM a.at - l.at) AS t FROM lone l JOIN arrival a USING (number)) d"
+		FROM (SELECT extract(epoch FROM a.at - l.at) AS t FROM lone l JOIN arrival a USING (number)) d")" '' ''
+}
+
+# A transaction that keeps old versions of rows from being cleaned up, until close_transaction.
+open_transaction()
+{
+	as_server "$PG_BIN/psql" -qXAt -c "BEGIN ISOLATION LEVEL REPEATABLE READ" -c "SELECT 1" -c "SELECT pg_sleep(600)" >/dev/null 2>&1 &
+	HOLDER=$!
+	until [ "$(psql_do "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%' AND state = 'active'")" = 1 ]; do
+		sleep 0.05
+	done
+}
+
+close_transaction()
+{
+	psql_do "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%'" >/dev/null
+	wait "$HOLDER" || :
 }
 
 # The same drain with a million finished requests in the table and a transaction open elsewhere.
 bench_old_table()
 {
-	local n=${CALLS_TO_DRAIN:-20000} i holder
+	local n=${CALLS_TO_DRAIN:-20000} i
 	setting kridtech.max_concurrent_requests 256
 	OURS=() THEIRS=()
 	psql_do "TRUNCATE kridtech.call_requests, kridtech.call_attempts"
@@ -96,17 +112,12 @@ bench_old_table()
 	done
 	psql_do "INSERT INTO kridtech.call_requests (to_number, state, call_id, finished_at)
 		SELECT '+14155550123', 'placed', 'old_' || i, now() FROM generate_series(1, 1000000) i"
-	as_server "$PG_BIN/psql" -qXAt -c "BEGIN ISOLATION LEVEL REPEATABLE READ" -c "SELECT 1" -c "SELECT pg_sleep(600)" >/dev/null 2>&1 &
-	holder=$!
-	until [ "$(psql_do "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%' AND state = 'active'")" = 1 ]; do
-		sleep 0.05
-	done
+	open_transaction
 	for ((i = 0; i < 3; i++)); do
 		queue_behind_pause "$n" 0
 		timed OURS drain "$n"
 	done
-	psql_do "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%'" >/dev/null
-	wait "$holder" || :
+	close_transaction
 	compare "1,000,000 finished requests" "$n" 'and an open transaction' 'empty table'
 }
 
@@ -117,20 +128,22 @@ bench_dialer_cost()
 	setting kridtech.max_concurrent_requests 1000
 	simulator_setting '{"latency": 3000}'
 	queue_behind_pause 11000 0
-	psql_do "SELECT kridtech_resume()"
+	psql_do "SELECT kridtech_resume()" >/dev/null
 	until [ "$(stat_of in_flight)" -ge 1000 ]; do
 		sleep 0.02
 	done
 	pid=$(psql_do "SELECT pid FROM pg_stat_activity WHERE backend_type = 'kridtech dialer'")
-	awk '/^RssAnon/ { printf "%-28s %d kB of its own with 10,000 queued and 1,000 in flight\n", "memory of the dialer", $2 }' "/proc/$pid/status"
-	psql_do "SELECT kridtech_pause(reason => 'benchmark')"
+	row 'memory of the dialer' "$(awk '/^RssAnon/ { print $2 }' "/proc/$pid/status") kB of its own" \
+		'10,000 requests queued, 1,000 in flight' ''
+	psql_do "SELECT kridtech_pause(reason => 'benchmark')" >/dev/null
 	simulator_setting '{"latency": 0}'
 	until [ "$(stat_of in_flight)" -eq 0 ]; do
 		sleep 0.1
 	done
-	psql_do "TRUNCATE kridtech.call_requests, kridtech.call_attempts; SELECT kridtech_resume()"
+	psql_do "TRUNCATE kridtech.call_requests, kridtech.call_attempts; SELECT kridtech_resume()" >/dev/null
 	before=$(awk '{ print $14 + $15 }' "/proc/$pid/stat")
 	sleep 20 # what is measured is time
 	after=$(awk '{ print $14 + $15 }' "/proc/$pid/stat")
-	awk -v ticks=$((after - before)) -v hz="$(getconf CLK_TCK)" 'BEGIN { printf "%-28s %.2f %% of a core\n", "idle dialer", 100 * ticks / hz / 20 }'
+	row 'CPU of an idle dialer' "$(awk -v ticks=$((after - before)) -v hz="$(getconf CLK_TCK)" \
+		'BEGIN { printf "%.2f %% of a core", 100 * ticks / hz / 20 }')" '' ''
 }

@@ -16,7 +16,6 @@ BEGIN
 	END LOOP;
 END $$;
 CALL pg_temp.make_calls(:n);
-SELECT format('memory of one backend         after %s calls %s kB, after %s calls %s kB, growth %s kB',
-			  a.calls, a.kb, b.calls, b.kb, b.kb - a.kb)
+SELECT format('%s kB after %s calls, %s kB after %s', a.kb, a.calls, b.kb, b.calls)
 FROM rss a, rss b
 WHERE a.calls = (SELECT min(calls) FROM rss) AND b.calls = (SELECT max(calls) FROM rss);

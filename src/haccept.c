@@ -29,7 +29,10 @@
 /* How long nothing is accepted after the process or the system ran out of descriptors or memory. */
 #define PAUSE_US 100000
 
-/* When all places are taken, a client that has sent no whole head for so long makes room for the next. */
+/*
+ * When all places are taken, a client that has sent no whole head for so long, or nothing after its last answer,
+ * makes room for the next. Not sooner: a request that is on its way to a connection that closes is lost.
+ */
 #define PATIENCE_US 1000000
 
 /* ---- one connection ------------------------------------------------------------------------------- */
@@ -76,13 +79,17 @@ let_in(KtHttpd *httpd, int fd, struct sockaddr_storage *peer, socklen_t len)
 int64_t
 kt_haccept_patience(const KtHttpd *httpd)
 {
+	const KtHconn *idle = httpd->conns.phases[KT_HCONN_IDLE].head;
 	const KtHconn *slowest = httpd->conns.phases[KT_HCONN_HEADERS].head;
+	const KtHconn *first = slowest;
 
-	return slowest != NULL ? slowest->since + PATIENCE_US : -1;
+	if (idle != NULL && (slowest == NULL || idle->since < slowest->since))
+		first = idle;
+	return first != NULL ? first->since + PATIENCE_US : -1;
 }
 
 /*
- * One that was refused, else the longest idle one whose client has sent nothing, else the slowest head, if
+ * One that was refused, else the longest idle one whose client has sent nothing, else the slowest head, each if
  * it has been waited for too long; or NULL. A connection that carries a whole head is never taken.
  */
 static KtHconn *
@@ -92,7 +99,8 @@ least_missed(const KtHttpd *httpd, int64_t now)
 
 	if (conn != NULL)
 		return conn;
-	for (conn = httpd->conns.phases[KT_HCONN_IDLE].head; conn != NULL; conn = conn->next)
+	conn = httpd->conns.phases[KT_HCONN_IDLE].head;
+	for (; conn != NULL && conn->since + PATIENCE_US <= now; conn = conn->next)
 	{
 		if (kt_hconn_is_silent(conn))
 			return conn;
@@ -125,7 +133,6 @@ has_room(const KtHttpd *httpd, int64_t now)
 	int64_t patience = kt_haccept_patience(httpd);
 
 	return httpd->conns.count < httpd->options.max_connections ||
-	       httpd->conns.phases[KT_HCONN_IDLE].count > 0 ||
 	       httpd->conns.phases[KT_HCONN_LINGERING].count > 0 || (patience >= 0 && patience <= now);
 }
 
@@ -175,6 +182,19 @@ is_wanted(int socket)
 	struct pollfd waiting = {.fd = socket, .events = POLLIN};
 
 	return poll(&waiting, 1, 0) > 0;
+}
+
+bool
+kt_haccept_is_crowded(const KtHttpd *httpd)
+{
+	int i;
+
+	if (httpd->conns.count < httpd->options.max_connections)
+		return false;
+	for (i = 0; i < httpd->nsockets; i++)
+		if (is_wanted(httpd->sockets[i]))
+			return true;
+	return false;
 }
 
 static void

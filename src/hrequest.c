@@ -68,7 +68,8 @@ kt_hrequest_release_body(KtHttpd *httpd, KtHconn *conn, KtBuf *kept)
 static enum MHD_Result
 answer(KtHttpd *httpd, KtHconn *conn, int status, KtHserverReply reply)
 {
-	if ((httpd->quiescing || conn->last) && reply == KT_HSERVER_KEEP)
+	if (reply == KT_HSERVER_KEEP &&
+	    (httpd->quiescing || conn->last || kt_haccept_is_crowded(httpd)))
 		reply = KT_HSERVER_CLOSE;
 	if (conn->phase != KT_HCONN_LEAVING)
 		kt_hconn_move(&httpd->conns, conn, KT_HCONN_LEAVING, kt_httpd_now());
@@ -199,6 +200,8 @@ take_bytes(KtHttpd *httpd, KtHconn *conn, const char *bytes, size_t len)
 	whole = kt_buf_append(&conn->body, bytes, len);
 	httpd->body_memory += conn->body.cap - conn->counted;
 	conn->counted = conn->body.cap;
+	if (httpd->body_memory > httpd->body_peak)
+		httpd->body_peak = httpd->body_memory;
 	if (!whole || httpd->body_memory > httpd->options.max_bodies)
 		return break_off(httpd, conn, UNAVAILABLE);
 	return MHD_YES;

@@ -37,6 +37,7 @@ struct KtHttpd
 	int entering;       /* connections given to the library that it has not begun with */
 	KtHconn *untaken;   /* the first in KT_HCONN_WAITING that nobody has taken */
 	size_t body_memory; /* of all bodies that were not answered */
+	size_t body_peak;   /* the most of that since memory was given back */
 	bool resumed;       /* connections that the library must hear of */
 	uint64_t moved;     /* counts what happens in the library's turns */
 	bool stalled;       /* nothing did in the last one, whatever the library says */
@@ -68,6 +69,9 @@ extern void kt_haccept_listen(KtHttpd *httpd, bool listening);
 
 /* Does one or the other, as it can be served. */
 extern void kt_haccept_review(KtHttpd *httpd);
+
+/* True when all places are taken and a client waits for one: then answers close their connections. */
+extern bool kt_haccept_is_crowded(const KtHttpd *httpd);
 
 /* When the first client that still owes us a head has had its share of patience; -1: none does. */
 extern int64_t kt_haccept_patience(const KtHttpd *httpd);

@@ -549,12 +549,37 @@ beyond_the_limit_clients_wait_in_the_kernel(void **state)
 	server.answer = 200;
 	kt_httpd_answer(server.httpd, server.held[0], 200, NULL);
 	kt_httpd_answer(server.httpd, server.held[1], 200, NULL);
-	/* the third gets the place of the first, which is idle longest now; the second keeps its own */
+	/* while somebody waits, an answer says that its connection closes */
 	UNTIL(count_answers(all[2]) == 1);
 	UNTIL(all[0]->ended);
 	assert_int_equal(last_answer(all[0]), 200);
 	assert_int_equal(last_answer(all[1]), 200);
-	assert_false(all[1]->ended);
+	assert_non_null(strstr(all[0]->got.data, "Connection: close"));
+	end_server();
+}
+
+static void
+a_connection_that_has_just_been_answered_is_not_closed_for_room(void **state)
+{
+	KtHttpdOptions options = default_options();
+	Client *regular;
+	Client *next;
+	int64_t answered;
+
+	(void) state;
+	options.max_connections = 1;
+	begin_server(&options);
+	regular = connect_plain();
+	post(regular, "{}");
+	UNTIL(count_answers(regular) == 1);
+	answered = kt_httpd_now();
+	assert_null(strstr(regular->got.data, "Connection: close"));
+	next = connect_plain();
+	post(next, "{}");
+	UNTIL(count_answers(next) == 1);
+	assert_true(regular->ended);
+	assert_true(kt_httpd_now() - answered >= 990 * MS);
+	assert_true(server.steps < 30);
 	end_server();
 }
 
@@ -1244,6 +1269,7 @@ main(void)
 		cmocka_unit_test(path_and_tokens_can_be_changed),
 		cmocka_unit_test(a_trusted_proxy_names_the_client),
 		cmocka_unit_test(beyond_the_limit_clients_wait_in_the_kernel),
+		cmocka_unit_test(a_connection_that_has_just_been_answered_is_not_closed_for_room),
 		cmocka_unit_test(nobody_makes_room_for_none),
 		cmocka_unit_test(when_all_places_are_taken_the_slowest_head_makes_room),
 		cmocka_unit_test(a_body_on_its_way_is_never_given_up_for_room),
