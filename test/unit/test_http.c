@@ -319,9 +319,12 @@ start_with_text(Script script, const char *text)
 	return server;
 }
 
-static void
+/* Returns how many requests it got, when nothing more can come. */
+static int
 stop(Server *server)
 {
+	int requests;
+
 	atomic_store(&server->released, true);
 	shutdown(server->listener, SHUT_RDWR);
 	pthread_mutex_lock(&server->lock);
@@ -330,7 +333,9 @@ stop(Server *server)
 	pthread_mutex_unlock(&server->lock);
 	pthread_join(server->thread, NULL);
 	close(server->listener);
+	requests = atomic_load(&server->requests);
 	free(server);
+	return requests;
 }
 
 /* The scripts that more than one test uses. */
@@ -660,6 +665,87 @@ a_post_whose_reused_connection_dies_after_its_head_is_not_sent_again(void **stat
 		free(result.body);
 		client_free(client);
 		stop(server);
+	}
+}
+
+/* Resets a connection while its descriptor stays open. */
+static void
+break_connection(int fd)
+{
+	struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
+
+	reset_connection(fd);
+	(void) connect(fd, &nowhere, sizeof(nowhere));
+}
+
+/*
+ * Answers a request on each of two connections, then takes one more whole, on either of them, and ends that
+ * connection, as the text says, without an answer. What comes then on the other one it takes.
+ */
+static void
+die_beside_another(Server *server, int fd, int nth)
+{
+	struct pollfd polls[2] = {{.fd = fd, .events = POLLIN}, {.events = POLLIN}};
+	int dying;
+	int i;
+
+	if (nth > 1)
+	{
+		answer_all(server, fd, nth);
+		return;
+	}
+	polls[1].fd = accept(server->listener, NULL, NULL);
+	for (i = 0; i < 2; i++)
+		if (!read_request(server, polls[i].fd) || !send_text(polls[i].fd, OK_ANSWER))
+			return;
+	if (poll(polls, 2, TEST_SECONDS * 1000) < 1)
+		return;
+	dying = polls[0].revents != 0 ? 0 : 1;
+	(void) read_request(server, polls[dying].fd);
+	if (server->text != NULL)
+		break_connection(polls[dying].fd);
+	else
+		shutdown(polls[dying].fd, SHUT_RDWR);
+	be_patient_for(polls[1 - dying].fd, 500);
+	if (read_request(server, polls[1 - dying].fd))
+		send_text(polls[1 - dying].fd, OK_ANSWER);
+	close(polls[1].fd);
+}
+
+/* libcurl has another connection at hand, for which it need not ask for a socket. */
+static void
+a_post_is_not_sent_again_on_another_kept_connection(void **state)
+{
+	static char large[60000];
+	int i;
+
+	(void) state;
+	memset(large, 'x', sizeof(large));
+	for (i = 0; i < 4; i++)
+	{
+		Server *server = start_with_text(die_beside_another, "reset");
+		Client *client = client_of(server);
+		KtHttpAnswer answer;
+		Result result;
+
+		if (i % 2 == 0)
+			server->text = NULL;
+		submit(client);
+		submit(client);
+		kt_http_release(client->http, finish(client, &answer));
+		kt_http_release(client->http, finish(client, &answer));
+		assert_int_equal(atomic_load(&server->requests), 2);
+		if (i >= 2)
+		{
+			client->request.body = large;
+			client->request.body_len = sizeof(large);
+		}
+		perform(client, &result);
+		assert_int_not_equal(result.answer.curl_code, 0);
+		assert_true(result.answer.bytes_sent > 0);
+		free(result.body);
+		client_free(client);
+		assert_int_equal(stop(server), 3);
 	}
 }
 
@@ -2186,6 +2272,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		http_test(a_post_on_a_reused_connection_that_dies_is_not_sent_again),
 		http_test(a_post_whose_reused_connection_dies_after_its_head_is_not_sent_again),
+		http_test(a_post_is_not_sent_again_on_another_kept_connection),
 		http_test(an_empty_post_is_not_sent_again_either),
 		http_test(a_get_on_a_reused_connection_that_dies_is_repeated_by_libcurl),
 		http_test(a_connection_that_was_closed_while_idle_is_replaced),
