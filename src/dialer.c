@@ -117,8 +117,7 @@ typedef struct Turn
 	Dialer *d;
 	KtFlight **record; /* whose results to record */
 	int nrecord;
-	int64 *finished; /* requests that came to a final state */
-	int nfinished;
+	KtNotices notices; /* of requests that came to a final state */
 	bool claim;
 	KtFlight **claimed; /* flights made by this unit */
 	int nclaimed;
@@ -170,10 +169,8 @@ record_results(Turn *turn)
 	{
 		results[i] = turn->record[i]->result;
 		convert_result(&results[i]);
-		if (results[i].state != KT_NEXT_QUEUED)
-			turn->finished[turn->nfinished++] = results[i].id;
 	}
-	kt_queue_record(results, turn->nrecord, turn->d->readiness.epoch);
+	kt_queue_record(results, turn->nrecord, turn->d->readiness.epoch, &turn->notices);
 	learn(turn->d, turn->record, turn->nrecord);
 	KT_FAULT("record-executed");
 }
@@ -201,24 +198,32 @@ count_results(Dialer *d, KtFlight **flights, int n)
 
 /* ---- claiming ------------------------------------------------------------------------------------------- */
 
-/* 128 random bits in hexadecimal. */
-static char *
-random_ref(void)
+/* So many texts of 128 random bits in hexadecimal. */
+static const char **
+random_refs(int n)
 {
 	static const char digits[] = "0123456789abcdef";
-	uint8 bytes[(KT_REF_SIZE - 1) / 2];
-	char *ref = palloc(KT_REF_SIZE);
-	size_t i;
+	Size size = (KT_REF_SIZE - 1) / 2;
+	uint8 *bytes = palloc(n * size);
+	const char **refs = palloc(n * sizeof(char *));
+	int i;
+	Size j;
 
-	if (!pg_strong_random(bytes, sizeof(bytes)))
+	if (!pg_strong_random(bytes, n * size))
 		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not get random bytes")));
-	for (i = 0; i < sizeof(bytes); i++)
+	for (i = 0; i < n; i++)
 	{
-		ref[2 * i] = digits[bytes[i] >> 4];
-		ref[2 * i + 1] = digits[bytes[i] & 15];
+		char *ref = palloc(KT_REF_SIZE);
+
+		for (j = 0; j < size; j++)
+		{
+			ref[2 * j] = digits[bytes[i * size + j] >> 4];
+			ref[2 * j + 1] = digits[bytes[i * size + j] & 15];
+		}
+		ref[2 * size] = '\0';
+		refs[i] = ref;
 	}
-	ref[KT_REF_SIZE - 1] = '\0';
-	return ref;
+	return refs;
 }
 
 /* Claims up to so many requests and makes flights of them. In a unit of work. */
@@ -236,11 +241,7 @@ claim(Turn *turn, int want)
 		return;
 	turn->last_id = ids[0];
 	if (kt_correlate)
-	{
-		refs = palloc(n * sizeof(char *));
-		for (i = 0; i < n; i++)
-			refs[i] = random_ref();
-	}
+		refs = random_refs(n);
 	n = kt_queue_claim(ids, refs, n, kt_account_id, d->readiness.epoch, d->readiness.born, claims);
 	for (i = 0; i < n; i++)
 	{
@@ -354,13 +355,10 @@ static void
 notify_work(void *argument)
 {
 	Turn *turn = argument;
-	KtOwner owner;
 
 	kt_xact_may_be_lost(); /* a notification is a hint */
-	kt_owner_begin(&owner);
-	kt_queue_notify(turn->finished, turn->nfinished);
+	kt_queue_send_notices(&turn->notices);
 	KT_FAULT("notify-executed");
-	kt_owner_end(&owner);
 }
 
 /* ---- a turn --------------------------------------------------------------------------------------------- */
@@ -371,7 +369,7 @@ begin_turn(Dialer *d, Turn *turn)
 	memset(turn, 0, sizeof(*turn));
 	turn->d = d;
 	turn->record = palloc(Max(d->air.landed, 1) * sizeof(KtFlight *));
-	turn->finished = palloc(Max(d->air.landed, 1) * sizeof(int64));
+	turn->notices.context = d->turn;
 	turn->claimed = palloc(Max(d->air.size, 1) * sizeof(KtFlight *));
 }
 
@@ -403,7 +401,7 @@ run_turn(Turn *turn, const char *activity, int *sqlstate, char *error, size_t si
 	}
 	for (i = 0; i < turn->nclaimed; i++)
 		kt_air_end(&d->air, turn->claimed[i]);
-	turn->nclaimed = turn->nfinished = 0;
+	turn->nclaimed = turn->notices.n = 0;
 	d->look = true;
 	d->check_at = 0; /* is the extension still there? */
 	return false;
@@ -412,9 +410,9 @@ run_turn(Turn *turn, const char *activity, int *sqlstate, char *error, size_t si
 static void
 notify(Turn *turn)
 {
-	if (kt_notify && turn->nfinished > 0) /* else it would be an empty transaction */
+	if (turn->notices.n > 0) /* else it would be an empty transaction */
 		(void) kt_xact_run("notifying", notify_work, turn, NULL, NULL, 0);
-	turn->nfinished = 0;
+	turn->notices.n = 0;
 }
 
 /* The claims are committed: hand them to the network, each once. */
