@@ -204,3 +204,15 @@ kt_xact_run(const char *activity, KtXactWork work, void *argument, int *sqlstate
 	pgstat_report_activity(STATE_IDLE, NULL);
 	return result;
 }
+
+bool
+kt_xact_is_passing(int sqlstate)
+{
+	int category = ERRCODE_TO_CATEGORY(sqlstate);
+
+	return sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ||
+	       category == ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION) ||
+	       category == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) ||
+	       category == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR) ||
+	       category == ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK);
+}
