@@ -97,6 +97,9 @@ bench_old_table()
 	done
 	psql_do "INSERT INTO kridtech.call_requests (to_number, state, call_id, finished_at)
 		SELECT '+14155550123', 'placed', 'old_' || i, now() FROM generate_series(1, 1000000) i"
+	# What such a table is like on any day but that of a mass import.
+	psql_do "VACUUM (ANALYZE) kridtech.call_requests"
+	psql_do "CHECKPOINT"
 	as_server "$PG_BIN/psql" -qXAt -c "BEGIN ISOLATION LEVEL REPEATABLE READ" -c "SELECT 1" -c "SELECT pg_sleep(600)" >/dev/null 2>&1 &
 	holder=$!
 	until [ "$(psql_do "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%' AND state = 'active'")" = 1 ]; do

@@ -14,9 +14,6 @@
 #include "identity.h"
 #include "settings.h"
 
-/* Requests claimed at most in one transaction. */
-#define MAX_BATCH 500
-
 /* While candidates are in stock, what is committed meanwhile is looked at this often. */
 #define RESCAN_US INT64CONST(100000)
 
@@ -126,7 +123,7 @@ kt_turn_claim(KtTurn *turn)
 {
 	KtDialer *d = turn->d;
 	int64 now = kt_http_now();
-	int want = Min(kt_air_free_places(&d->air), d->claim_one ? 1 : MAX_BATCH);
+	int want = Min(kt_air_free_places(&d->air), d->claim_one ? 1 : kt_air_batch(&d->air));
 	const char *hold;
 
 	if (!is_last_run(d))

@@ -272,12 +272,13 @@ wants_to_claim(const KtDialer *d, int64 now)
 	return kt_air_free_places(&d->air) > 0 && next_claim(d, now) <= now;
 }
 
+/* At most so many of the results that are still to be recorded with others. */
 static void
-take_ended(KtDialer *d, KtTurn *turn)
+take_ended(KtDialer *d, KtTurn *turn, int most)
 {
 	int i;
 
-	for (i = 0; i < d->air.size && turn->nrecord < d->air.landed; i++)
+	for (i = 0; i < d->air.size && turn->nrecord < most; i++)
 		if (d->air.flights[i].taken && d->air.flights[i].landed && !d->air.flights[i].alone)
 			turn->record[turn->nrecord++] = &d->air.flights[i];
 }
@@ -292,7 +293,7 @@ work(KtDialer *d)
 	int i;
 
 	begin_turn(d, &turn);
-	take_ended(d, &turn);
+	take_ended(d, &turn, kt_air_batch(&d->air));
 	turn.claim = d->readiness.ready && wants_to_claim(d, kt_http_now());
 	if (turn.nrecord == 0 && !turn.claim)
 		return;
@@ -395,7 +396,7 @@ record_all(KtDialer *d, int64 until)
 	int i;
 
 	begin_turn(d, &turn);
-	take_ended(d, &turn);
+	take_ended(d, &turn, d->air.landed);
 	if (turn.nrecord > 0 && !run_turn(&turn, "recording at the end", NULL, error, sizeof(error)))
 		for (i = 0; i < turn.nrecord; i++)
 			turn.record[i]->alone = true;
