@@ -44,13 +44,12 @@ typedef enum KtCounter
 	KT_COUNT_RESULT_RETRIES, /* results that could not be recorded at the first try */
 	KT_COUNT_BYTES_SENT,
 	KT_COUNT_BYTES_RECEIVED,
-	KT_COUNT_WAKES,      /* turns of the loop */
-	KT_COUNT_SYNC_POLLS, /* lists read */
-	KT_COUNT_SYNC_ROWS,  /* of the mirror, added or changed */
-	KT_COUNT_SYNC_GAPS,  /* more than 100 calls passed between two polls */
-	KT_COUNT_SYNC_BOUND, /* unknown requests that found their call in a list */
-	KT_COUNT_RETIRED,    /* rows removed by kridtech.retention */
 	KT_COUNT_WAKES,              /* turns of the loop */
+	KT_COUNT_SYNC_POLLS,         /* lists read */
+	KT_COUNT_SYNC_ROWS,          /* of the mirror, added or changed */
+	KT_COUNT_SYNC_GAPS,          /* more than 100 calls passed between two polls */
+	KT_COUNT_SYNC_BOUND,         /* unknown requests that found their call in a list */
+	KT_COUNT_RETIRED,            /* rows removed by kridtech.retention */
 	KT_COUNT_RECORDINGS,         /* fetched */
 	KT_COUNT_RECORDING_FAILURES, /* attempts that came to nothing */
 	KT_COUNT_RECORDING_BYTES,    /* of those fetched */
