@@ -263,19 +263,20 @@ check_case(Client *client, const Case *test, int before)
 static void
 run_case(const Case *test)
 {
-	Client *client = way == TLS ? connect_tls() : connect_plain();
 	int before = server.total;
 	int64_t patience = kt_httpd_now() + 3000000;
-	bool any = strcmp(test->want, "anything") == 0;
+	Client *client;
 
 	cases++;
+	if (strcmp(test->want, "not tried") == 0)
+		return;
+	client = way == TLS ? connect_tls() : connect_plain();
 	send_case(client, test);
 	settle();
-	while (!any && !is_all_there(client, test) && kt_httpd_now() < patience)
+	while (!is_all_there(client, test) && kt_httpd_now() < patience)
 		turn(100);
 	settle();
-	if (!any)
-		check_case(client, test, before);
+	check_case(client, test, before);
 	forget_client(client);
 	UNTIL(counters().connections == 0);
 	assert_int_equal(kt_httpd_waiting(server.httpd), 0);
