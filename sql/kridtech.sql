@@ -72,6 +72,8 @@ CREATE INDEX call_requests_expiring_idx ON kridtech.call_requests (not_after)
 	WHERE state = 'queued' AND not_after IS NOT NULL;
 CREATE INDEX call_requests_placing_idx ON kridtech.call_requests (id) WHERE state = 'placing';
 CREATE INDEX call_requests_unknown_idx ON kridtech.call_requests (finished_at) WHERE state = 'unknown';
+CREATE INDEX call_requests_callless_idx ON kridtech.call_requests (finished_at)
+	WHERE state = 'placed' AND call_id IS NULL;
 -- There is none on reference: it would cost every queued row. The README has the one to create for joins.
 
 COMMENT ON INDEX kridtech.call_requests_pkey IS 'The request''s number';
@@ -82,6 +84,7 @@ COMMENT ON INDEX kridtech.call_requests_waiting_idx IS 'What waits for its time'
 COMMENT ON INDEX kridtech.call_requests_expiring_idx IS 'What expires while it is queued';
 COMMENT ON INDEX kridtech.call_requests_placing_idx IS 'What is on the network now';
 COMMENT ON INDEX kridtech.call_requests_unknown_idx IS 'What a human or the reconciliation has to resolve';
+COMMENT ON INDEX kridtech.call_requests_callless_idx IS 'What a human knows to be placed, but not as which call';
 COMMENT ON SEQUENCE kridtech.call_requests_id_seq IS 'Numbers kridtech.call_requests';
 COMMENT ON TABLE kridtech.call_requests IS
 	'One row per phone call that was asked for, and what became of it';
@@ -136,6 +139,10 @@ ALTER SEQUENCE kridtech.call_attempts_id_seq OWNED BY kridtech.call_attempts.id;
 CREATE UNIQUE INDEX call_attempts_live_key ON kridtech.call_attempts (request_id) WHERE live;
 CREATE INDEX call_attempts_harmless_idx ON kridtech.call_attempts (request_id) WHERE NOT live;
 
+-- What a human decided about, and that may have placed a call all the same.
+CREATE INDEX call_attempts_decided_idx ON kridtech.call_attempts (started_at)
+	WHERE NOT live AND outcome = 'unknown';
+
 COMMENT ON SEQUENCE kridtech.call_attempts_id_seq IS 'Numbers kridtech.call_attempts';
 COMMENT ON TABLE kridtech.call_attempts IS
 	'Every time the dialer handed a request to the network, with the evidence of how it ended. Rows are added and completed, never changed otherwise but by kridtech_resolve_call()';
@@ -143,6 +150,7 @@ COMMENT ON INDEX kridtech.call_attempts_pkey IS 'The attempt''s number';
 COMMENT ON INDEX kridtech.call_attempts_live_key IS
 	'At most one attempt of a request may have been applied: a double dial is a constraint violation';
 COMMENT ON INDEX kridtech.call_attempts_harmless_idx IS 'A request''s attempts that proved to have applied nothing';
+COMMENT ON INDEX kridtech.call_attempts_decided_idx IS 'Attempts that a human decided about';
 COMMENT ON COLUMN kridtech.call_attempts.id IS 'The attempt''s number';
 COMMENT ON COLUMN kridtech.call_attempts.request_id IS 'The request: kridtech.call_requests.id';
 COMMENT ON COLUMN kridtech.call_attempts.epoch IS 'The dialer''s run that made it';
@@ -357,11 +365,86 @@ COMMENT ON COLUMN kridtech.calls.direction IS 'outbound, inbound or web (directi
 COMMENT ON COLUMN kridtech.calls.to_number IS 'The number called, as the API lists it (toNumber)';
 COMMENT ON COLUMN kridtech.calls.call_status IS
 	'registered, ongoing, completed or failed (callStatus); it never goes back from completed or failed';
-COMMENT ON COLUMN kridtech.calls.duration IS 'Seconds (duration)';
+COMMENT ON COLUMN kridtech.calls.duration IS 'How long it took, in seconds (duration)';
 COMMENT ON COLUMN kridtech.calls.cost IS 'What it cost, in the API''s unit (cost)';
 COMMENT ON COLUMN kridtech.calls.created_at IS 'When it was created, by the API''s clock (createdAt)';
 COMMENT ON COLUMN kridtech.calls.first_name IS 'The first name the API lists (firstName)';
 COMMENT ON COLUMN kridtech.calls.synced_at IS 'When a list last brought something new of it';
+
+-- ---------------------------------------------------------------------------------------------------
+-- One truth per call
+-- ---------------------------------------------------------------------------------------------------
+
+-- Three branches instead of a FULL JOIN, so that a condition on call_id, request_id, reference or to_number
+-- goes down into each of them and meets its index, and a branch that cannot hold it is not run at all.
+-- The view reads with its owner's rights, on purpose: SELECT on it alone lets a role read the history.
+CREATE VIEW kridtech.call_history AS
+SELECT r.call_id, r.id AS request_id, r.reference, r.to_number, r.state,
+	coalesce(e.status, c.call_status, r.call_status) AS call_status,
+	coalesce(c.direction, 'outbound') AS direction,
+	coalesce(e.duration_ms, c.duration * 1000::bigint) AS duration_ms,
+	c.cost, coalesce(c.created_at, r.created_at) AS created_at,
+	e.transcript, e.recording_url, coalesce(e.variables, r.dynamic_variables) AS variables, e.verified_by
+  FROM kridtech.call_requests AS r
+  LEFT JOIN kridtech.calls AS c ON c.call_id = r.call_id
+  LEFT JOIN kridtech.webhook_events AS e ON e.call_id = r.call_id
+UNION ALL
+SELECT c.call_id, NULL, NULL, c.to_number, NULL,
+	coalesce(e.status, c.call_status), c.direction,
+	coalesce(e.duration_ms, c.duration * 1000::bigint),
+	c.cost, c.created_at,
+	e.transcript, e.recording_url, e.variables, e.verified_by
+  FROM kridtech.calls AS c
+  LEFT JOIN kridtech.webhook_events AS e ON e.call_id = c.call_id
+ WHERE NOT EXISTS (SELECT FROM kridtech.call_requests AS r WHERE r.call_id = c.call_id)
+UNION ALL
+SELECT e.call_id, NULL, NULL, NULL, NULL,
+	e.status, NULL, e.duration_ms, NULL, e.received_at,
+	e.transcript, e.recording_url, e.variables, e.verified_by
+  FROM kridtech.webhook_events AS e
+ WHERE NOT EXISTS (SELECT FROM kridtech.call_requests AS r WHERE r.call_id = e.call_id)
+   AND NOT EXISTS (SELECT FROM kridtech.calls AS c WHERE c.call_id = e.call_id);
+COMMENT ON VIEW kridtech.call_history IS
+	'One row per call that the database knows of: its request, the API''s record and its webhook side by side. A request without a call is a row too. SELECT on it needs no right on the tables';
+COMMENT ON COLUMN kridtech.call_history.call_id IS 'The call''s ID at Kridtech; NULL: the request has become no call that is known';
+COMMENT ON COLUMN kridtech.call_history.request_id IS 'The request: kridtech.call_requests.id; NULL: the call was not asked for here';
+COMMENT ON COLUMN kridtech.call_history.reference IS 'The application''s own key of the request';
+COMMENT ON COLUMN kridtech.call_history.to_number IS 'The number called';
+COMMENT ON COLUMN kridtech.call_history.state IS 'The request''s state';
+COMMENT ON COLUMN kridtech.call_history.call_status IS 'The call''s status: the webhook''s, else the API''s, else the first answer''s';
+COMMENT ON COLUMN kridtech.call_history.direction IS 'outbound, inbound or web';
+COMMENT ON COLUMN kridtech.call_history.duration_ms IS 'Milliseconds: the webhook''s, else the API''s seconds';
+COMMENT ON COLUMN kridtech.call_history.cost IS 'What it cost, in the API''s unit';
+COMMENT ON COLUMN kridtech.call_history.created_at IS
+	'When the API created the call; not listed yet: when it was asked for, or when its webhook came';
+COMMENT ON COLUMN kridtech.call_history.transcript IS 'The webhook''s transcript';
+COMMENT ON COLUMN kridtech.call_history.recording_url IS 'Where the recording can be had for a limited time';
+COMMENT ON COLUMN kridtech.call_history.variables IS 'The webhook''s variables as one object, else those of the request';
+COMMENT ON COLUMN kridtech.call_history.verified_by IS
+	'Why to believe the webhook: request, correlation or api; NULL: there is none, or nothing vouches for it';
+
+-- When a call ended is not listed: by the time it was first listed as completed, or its start and its length.
+CREATE VIEW kridtech.missing_webhooks AS
+SELECT c.call_id, r.id AS request_id, r.reference, c.account_id, c.direction, c.to_number, c.duration, c.cost,
+	c.created_at, c.synced_at
+  FROM kridtech.calls AS c
+  LEFT JOIN kridtech.call_requests AS r ON r.call_id = c.call_id
+ WHERE c.call_status = 'completed'
+   AND least(c.synced_at, c.created_at + c.duration * interval '1 second')
+		< clock_timestamp() - coalesce(current_setting('kridtech.webhook_grace', true), '15min')::interval
+   AND NOT EXISTS (SELECT FROM kridtech.webhook_events AS e WHERE e.call_id = c.call_id);
+COMMENT ON VIEW kridtech.missing_webhooks IS
+	'Calls that the API has reported completed for longer than kridtech.webhook_grace, and whose webhook has not come. With a condition on created_at it reads that time alone';
+COMMENT ON COLUMN kridtech.missing_webhooks.call_id IS 'The call''s ID at Kridtech';
+COMMENT ON COLUMN kridtech.missing_webhooks.request_id IS 'The request, if it was asked for here';
+COMMENT ON COLUMN kridtech.missing_webhooks.reference IS 'The application''s own key of the request';
+COMMENT ON COLUMN kridtech.missing_webhooks.account_id IS 'The account';
+COMMENT ON COLUMN kridtech.missing_webhooks.direction IS 'outbound, inbound or web';
+COMMENT ON COLUMN kridtech.missing_webhooks.to_number IS 'The number called';
+COMMENT ON COLUMN kridtech.missing_webhooks.duration IS 'How long it took, in seconds';
+COMMENT ON COLUMN kridtech.missing_webhooks.cost IS 'What it cost, in the API''s unit';
+COMMENT ON COLUMN kridtech.missing_webhooks.created_at IS 'When the API created it';
+COMMENT ON COLUMN kridtech.missing_webhooks.synced_at IS 'When a list last brought something new of it';
 
 -- ---------------------------------------------------------------------------------------------------
 -- The dialer's own state
@@ -694,4 +777,4 @@ REVOKE ALL ON FUNCTION kridtech_replay_webhook(bigint) FROM PUBLIC;
 REVOKE ALL ON kridtech.webhook_events, kridtech.webhook_inbox FROM PUBLIC;
 REVOKE ALL ON SEQUENCE kridtech.webhook_inbox_id_seq FROM PUBLIC;
 REVOKE ALL ON FUNCTION kridtech_sync_calls(text) FROM PUBLIC;
-REVOKE ALL ON kridtech.calls FROM PUBLIC;
+REVOKE ALL ON kridtech.calls, kridtech.call_history, kridtech.missing_webhooks FROM PUBLIC;

@@ -49,7 +49,7 @@ SELECT name, boot_val, unit, vartype, context, min_val, max_val
                 'kridtech.notify', 'kridtech.probe_interval', 'kridtech.retry_limit',
                 'kridtech.webhook_max_unverified', 'kridtech.webhook_max_inbox', 'kridtech.recordings',
                 'kridtech.recording_hosts', 'kridtech.recording_max_size', 'kridtech.recording_timeout',
-                'kridtech.recording_max_age')
+                'kridtech.recording_max_age', 'kridtech.sync_interval', 'kridtech.webhook_grace', 'kridtech.retention')
  ORDER BY name COLLATE "C";
 -- whatever exists under the prefix is described, and none can be set by a role or in a session
 SELECT name, context, short_desc FROM pg_settings
@@ -145,6 +145,9 @@ ALTER SYSTEM SET kridtech.calls_per_second = 'NaN';
 ALTER SYSTEM SET kridtech.max_unknown = -1;
 ALTER SYSTEM SET kridtech.max_queued_per_transaction = -1;
 ALTER SYSTEM SET kridtech.settle_time = '99ms';
+ALTER SYSTEM SET kridtech.sync_interval = '-1';
+ALTER SYSTEM SET kridtech.webhook_grace = 0;
+ALTER SYSTEM SET kridtech.retention = '-1d';
 ALTER SYSTEM SET kridtech.probe_interval = '0';
 ALTER SYSTEM SET kridtech.retry_limit = 0;
 \set VERBOSITY default

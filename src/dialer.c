@@ -35,8 +35,10 @@
 #include "settings.h"
 #include "shmem.h"
 #include "readiness.h"
+#include "retention.h"
 #include "stock.h"
 #include "storage/ipc.h"
+#include "sync.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "worker.h"
@@ -98,6 +100,8 @@ typedef struct Dialer
 	KtPace pace;
 	KtAir air;
 	KtStock stock;
+	KtSync *sync;
+	KtRetention retention;
 	Sweep sweeps[NSWEEPS];
 
 	bool look;            /* something may have been queued since the last scan */
@@ -752,6 +756,9 @@ next_deadline(const Dialer *d)
 
 	if (d->readiness.ready && kt_air_free_places(&d->air) > 0)
 		deadline = earlier(deadline, next_claim(d, kt_http_now()));
+	if (d->readiness.ready)
+		deadline = earlier(earlier(deadline, kt_sync_deadline(d->sync)),
+		                   kt_retention_deadline(&d->retention));
 	for (i = 0; i < d->air.size && d->air.landed > 0; i++)
 		if (d->air.flights[i].taken && d->air.flights[i].landed)
 			deadline = earlier(deadline, d->air.flights[i].retry_at);
@@ -795,6 +802,7 @@ drain(Dialer *d)
 	int64 until = kt_http_now() + DRAIN_US;
 
 	KT_FAULT("drain-begun");
+	kt_sync_stop(d->sync);
 	while (d->air.taken > d->air.landed && kt_http_now() < until)
 	{
 		MemoryContextReset(d->turn);
@@ -826,6 +834,8 @@ make_dialer(KtSlot *slot)
 	kt_gate_init(&d->gates, context);
 	kt_air_init(&d->air, context, slot, &d->gates);
 	kt_stock_init(&d->stock, context);
+	kt_retention_init(&d->retention, slot);
+	d->sync = kt_sync_create(context, slot, &d->air, &d->gates);
 	for (kind = 0; kind < NSWEEPS; kind++)
 		d->sweeps[kind].kind = (SweepKind) kind;
 	return d;
@@ -872,6 +882,11 @@ kridtech_dialer_main(Datum argument)
 			if (d->readiness.ready && sweeps_are_due(d))
 				run_sweeps(d);
 			work(d);
+		}
+		if (d->readiness.ready)
+		{
+			kt_sync_work(d->sync);
+			kt_retention_work(&d->retention);
 		}
 		kt_recordings_step(d->air.http, d->slot, d->readiness.ready ? d->readiness.epoch : 0);
 		wait_for_something(d);

@@ -314,6 +314,15 @@ count_latency(KtSlot *slot, int64 us)
 	pg_atomic_fetch_add_u64(&slot->latency[bucket], 1);
 }
 
+static bool
+is_guest(const KtAir *air, const void *owner)
+{
+	uintptr_t first = (uintptr_t) air->flights;
+	uintptr_t end = (uintptr_t) (air->flights + KT_MAX_CONCURRENT);
+
+	return (uintptr_t) owner < first || (uintptr_t) owner >= end;
+}
+
 void
 kt_air_collect(KtAir *air)
 {
@@ -324,8 +333,17 @@ kt_air_collect(KtAir *air)
 	while ((transfer = kt_http_reap(air->http, &answer)) != NULL)
 	{
 		KtFlight *flight = answer.owner;
-		MemoryContext caller = MemoryContextSwitchTo(flight->context);
+		MemoryContext caller;
 
+		if (is_guest(air, answer.owner))
+		{
+			KtGuest *guest = answer.owner;
+
+			guest->land(guest, &answer);
+			kt_http_release(air->http, transfer);
+			continue;
+		}
+		caller = MemoryContextSwitchTo(flight->context);
 		judge(flight, &answer);
 		MemoryContextSwitchTo(caller);
 		count_latency(air->slot, answer.total_us);

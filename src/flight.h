@@ -47,6 +47,15 @@ typedef struct KtAir
 	int landed; /* of these, those that have landed */
 } KtAir;
 
+/*
+ * Somebody else's transfer on the same network, given to kt_http_submit() as its owner: kt_air_collect() tells
+ * when it has ended, and gives it back afterwards.
+ */
+typedef struct KtGuest
+{
+	void (*land)(struct KtGuest *guest, const KtHttpAnswer *answer);
+} KtGuest;
+
 extern void kt_air_init(KtAir *air, MemoryContext context, KtSlot *slot, KtGates *gates);
 
 /* Makes room for so many flights. What is in the air stays there when the number is lowered. */

@@ -114,6 +114,9 @@ typedef struct Words
 	bool ok;
 	char status[KT_MAX_STATUS];
 	TimestampTz since;
+	bool sync_ok;
+	char sync_status[KT_MAX_STATUS];
+	TimestampTz sync_since;
 	pid_t launcher_pid;
 	char launcher_status[KT_MAX_STATUS];
 	TimestampTz launcher_since;
@@ -147,12 +150,16 @@ read_words(Words *words)
 		words->ok = slot->ok;
 		strlcpy(words->status, slot->status, sizeof(words->status));
 		words->since = slot->since;
+		words->sync_ok = slot->sync_ok;
+		strlcpy(words->sync_status, slot->sync_status, sizeof(words->sync_status));
+		words->sync_since = slot->sync_since;
 	}
 	words->launcher_pid = kt_shared->launcher_pid;
 	strlcpy(words->launcher_status, kt_shared->launcher_status, sizeof(words->launcher_status));
 	words->launcher_since = kt_shared->launcher_since;
 	LWLockRelease(kt_shared->lock);
 	make_valid(words->status);
+	make_valid(words->sync_status);
 	make_valid(words->launcher_status);
 }
 
@@ -200,6 +207,34 @@ report_receiver(Report *report)
 	make_valid(health.detail);
 	put_health(report, "receiver", health.applies ? (health.ok ? GOOD : BAD) : NEITHER,
 	           health.detail, health.since);
+}
+
+/* ---- the polling of the list, by the dialer's process ------------------------------------------------- */
+
+static void
+report_sync(Report *report)
+{
+	Words words;
+
+	if (kt_sync_interval == 0)
+	{
+		put_health(report, "sync", NEITHER, "off: kridtech.sync_interval is 0", 0);
+		return;
+	}
+	if (kt_shared == NULL)
+	{
+		put_health(report, "sync", BAD, "kridtech was not loaded at the server's start", 0);
+		return;
+	}
+	read_words(&words);
+	if (RecoveryInProgress())
+		put_health(report, "sync", NEITHER, "this server is a standby", 0);
+	else if (!words.running)
+		put_health(report, "sync", BAD, "no dialer runs, which polls the list of calls", 0);
+	else if (words.sync_status[0] == '\0')
+		put_health(report, "sync", NEITHER, "the list of calls has not been read yet", 0);
+	else
+		put_health(report, "sync", words.sync_ok ? GOOD : BAD, words.sync_status, words.sync_since);
 }
 
 /* ---- the queue ------------------------------------------------------------------------------------------ */
@@ -407,7 +442,7 @@ kridtech_health(PG_FUNCTION_ARGS)
 	report.result = (ReturnSetInfo *) fcinfo->resultinfo;
 	report_dialer(&report);
 	report_receiver(&report);
-	put_health(&report, "sync", NEITHER, "not part of this version", 0);
+	report_sync(&report);
 	report_queue(&report);
 	report_credentials(&report);
 	report_pauses(&report);
@@ -429,6 +464,11 @@ static const char *const counter_names[] = {
 	[KT_COUNT_BYTES_SENT] = "bytes_sent",
 	[KT_COUNT_BYTES_RECEIVED] = "bytes_received",
 	[KT_COUNT_WAKES] = "loop_turns",
+	[KT_COUNT_SYNC_POLLS] = "sync_polls",
+	[KT_COUNT_SYNC_ROWS] = "sync_rows_changed",
+	[KT_COUNT_SYNC_GAPS] = "sync_gaps",
+	[KT_COUNT_SYNC_BOUND] = "sync_bound",
+	[KT_COUNT_RETIRED] = "retention_removed",
 	[KT_COUNT_RECORDINGS] = "recordings_fetched",
 	[KT_COUNT_RECORDING_FAILURES] = "recording_failures",
 	[KT_COUNT_RECORDING_BYTES] = "recording_bytes",

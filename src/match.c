@@ -121,7 +121,14 @@ zone_end(const KtMatchAttempt *attempt, const KtMatchRules *rules)
 
 	if (ended_at < attempt->started_at) /* the clock was set back meanwhile */
 		ended_at = attempt->started_at;
-	return later(ended_at, rules->settle > KT_MATCH_LATE_US ? rules->settle : KT_MATCH_LATE_US);
+	return later(ended_at, rules->settle);
+}
+
+void
+kt_match_zone(const KtMatchAttempt *attempt, const KtMatchRules *rules, int64_t *from, int64_t *to)
+{
+	*from = zone_start(attempt);
+	*to = zone_end(attempt, rules);
 }
 
 /* An end that was recorded long after the attempt, by the next run of the dialer, is no end of the window. */
@@ -131,7 +138,7 @@ window_end(const KtMatchAttempt *attempt, const KtMatchRules *rules)
 	int64_t given_up_at = later(attempt->started_at, rules->longest);
 
 	return later(attempt->ended_at < given_up_at ? attempt->ended_at : given_up_at,
-	             KT_MATCH_LATE_US);
+	             rules->settle < KT_MATCH_LATE_US ? rules->settle : KT_MATCH_LATE_US);
 }
 
 /* Whether a time of the API may lie between two of ours. */

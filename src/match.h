@@ -87,6 +87,10 @@ typedef struct KtMatch
 	int ncandidates;                /* how many of these; with KT_MATCH_ONE, one */
 } KtMatch;
 
+/* The zone, by our clock: a call that the attempt has placed was created between these. */
+extern void kt_match_zone(const KtMatchAttempt *attempt, const KtMatchRules *rules, int64_t *from,
+                          int64_t *to);
+
 /* What the list says about attempts[which], among all that may have placed an unbound call. */
 extern KtMatch kt_match_judge(const KtMatchList *list, const KtMatchAttempt *attempts,
                               int nattempts, int which, const KtMatchRules *rules);

@@ -10,12 +10,12 @@
 
 #include "mirror.h"
 
+#include "background.h"
 #include "catalog/pg_type.h"
 #include "convert.h"
-#include "extension.h"
-#include "utils/array.h"
+#include "settings.h"
+#include "statement.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 
 /* What of a list's row goes into a column of the statement. */
 #define NFIELDS 9
@@ -60,28 +60,6 @@ kt_mirror_convert(const KtListedCall *listed, int n)
 
 /* ---- parameters ---------------------------------------------------------------------------------------- */
 
-/* An array of texts; of nothing but NULLs the empty one, which unnest() fills up with NULLs. */
-static Datum
-text_array(const char *const *values, int n)
-{
-	Datum *datums = palloc(Max(n, 1) * sizeof(Datum));
-	bool *nulls = palloc(Max(n, 1) * sizeof(bool));
-	int lower = 1;
-	int given = 0;
-	int i;
-
-	for (i = 0; i < n; i++)
-	{
-		nulls[i] = values[i] == NULL;
-		given += !nulls[i];
-		datums[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(values[i]);
-	}
-	if (given == 0)
-		return PointerGetDatum(construct_empty_array(TEXTOID));
-	return PointerGetDatum(
-		construct_md_array(datums, nulls, 1, &n, &lower, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
 static const char *
 field_of(const KtMirrorCall *call, int field)
 {
@@ -109,127 +87,141 @@ field_of(const KtMirrorCall *call, int field)
 	return NULL;
 }
 
-/* One field of the rows that have a callId. */
+/* One field, as text, of the rows that have a callId. */
 static Datum
 column_of(const KtMirrorCall *calls, int n, int field)
 {
-	const char **values = palloc(Max(n, 1) * sizeof(char *));
+	KtParameter *values = palloc(Max(n, 1) * sizeof(KtParameter));
 	int count = 0;
 	int i;
 
 	for (i = 0; i < n; i++)
-		if (calls[i].call_id != NULL)
-			values[count++] = field_of(&calls[i], field);
-	return text_array(values, count);
-}
+	{
+		const char *text = calls[i].call_id != NULL ? field_of(&calls[i], field) : NULL;
 
-/*
- * Statements here meet a table of any size by its indexes. A plan that was made while the table was small, or
- * had no statistics, would read it from end to end.
- */
-static uint64
-run(SPIPlanPtr *kept, const char *statement, int nargs, Oid *types, Datum *values, int expected)
-{
-	SPIPlanPtr plan;
-	int result;
-
-	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
-	                         true, 0, false);
-	(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-	                         false);
-	plan = kt_owner_plan(kept, statement, nargs, types);
-	result = SPI_execute_plan(plan, values, NULL, false, 0);
-	if (result != expected)
-		elog(ERROR, "unexpected result of a statement on the mirror: %s",
-		     SPI_result_code_string(result));
-	return SPI_processed;
+		if (calls[i].call_id == NULL)
+			continue;
+		values[count].value = text != NULL ? CStringGetTextDatum(text) : (Datum) 0;
+		values[count++].isnull = text == NULL;
+	}
+	return kt_statement_array(TEXTOID, values, count);
 }
 
 /* ---- storing ------------------------------------------------------------------------------------------- */
 
+/* clang-format off */
+
 /* A listed row is older than what is known: a call does not go back to ringing. */
-#define STALE(known, listed)                                                                     \
-	"(" known ".call_status IN ('completed', 'failed') AND " listed                              \
-	".call_status IN ('registered', 'ongoing') OR " known ".call_status = 'ongoing' AND " listed \
-	".call_status = 'registered')"
-#define MERGED(known, listed, column)                                                            \
-	"CASE WHEN " STALE(known, listed) " THEN coalesce(" known "." column ", " listed "." column  \
-									  ") ELSE coalesce(" listed "." column ", " known "." column \
-									  ") END"
-#define ALL_MERGED(known, listed)                                                                                \
-	MERGED(known, listed, "account_id")                                                                          \
-	", " MERGED(known, listed, "direction") ", " MERGED(known, listed, "to_number") ", " MERGED(                 \
-		known, listed,                                                                                           \
-		"call_status") ", " MERGED(known, listed,                                                                \
-	                               "duration") ", " MERGED(known, listed,                                        \
-	                                                       "cost") ", " MERGED(known, listed,                    \
-	                                                                           "created_at") ", " MERGED(known,  \
-	                                                                                                     listed, \
-	                                                                                                     "first_name")
-#define COLUMNS(of)                                                                           \
-	of "account_id, " of "direction, " of "to_number, " of "call_status, " of "duration, " of \
-	   "cost, " of "created_at, " of "first_name"
+#define STALE(known, listed) \
+	"(" known ".call_status IN ('completed', 'failed') AND " listed ".call_status IN ('registered', 'ongoing')" \
+	" OR " known ".call_status = 'ongoing' AND " listed ".call_status = 'registered')"
+#define MERGED(known, listed, column) \
+	"CASE WHEN " STALE(known, listed) " THEN coalesce(" known "." column ", " listed "." column ")" \
+	" ELSE coalesce(" listed "." column ", " known "." column ") END"
+#define ALL_MERGED(known, listed) \
+	"(" MERGED(known, listed, "account_id") ", " MERGED(known, listed, "direction") ", " \
+	MERGED(known, listed, "to_number") ", " MERGED(known, listed, "call_status") ", " \
+	MERGED(known, listed, "duration") ", " MERGED(known, listed, "cost") ", " \
+	MERGED(known, listed, "created_at") ", " MERGED(known, listed, "first_name") ")"
+#define ALL_OF(row) \
+	"(" row ".account_id, " row ".direction, " row ".to_number, " row ".call_status, " row ".duration, " \
+	row ".cost, " row ".created_at, " row ".first_name)"
+
+/* clang-format on */
+
+#define HAS_NEWS ALL_MERGED("c", "l") " IS DISTINCT FROM " ALL_OF("c")
+#define MERGED_ROW ALL_MERGED("t", "excluded")
+#define STILL_HAS_NEWS ALL_MERGED("t", "excluded") " IS DISTINCT FROM " ALL_OF("t")
 
 /*
  * What is there already is compared before anything is locked; ON CONFLICT is for another process that stores
  * the same call at the same moment, and merges again with what that one wrote. In the order of callIds, so
  * that two of them do not wait for each other crosswise. A call that is listed twice counts once, in its
- * furthest state.
+ * furthest state. What kridtech.retention has removed, and the API still lists, does not come back.
  */
-static const char store_calls[] =
+static KtStatement store_calls = {
 	"WITH listed AS MATERIALIZED (SELECT DISTINCT ON (v.call_id) v.call_id, v.account_id, v.direction,"
 	" v.to_number, v.call_status, v.duration::integer, v.cost::numeric, v.created_at::timestamptz,"
 	" v.first_name FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9) WITH ORDINALITY"
 	" AS v (call_id, account_id, direction, to_number, call_status, duration, cost, created_at,"
 	" first_name, n) ORDER BY v.call_id, coalesce(v.call_status IN ('completed', 'failed'), false) DESC,"
 	" v.n)"
-	" INSERT INTO kridtech.calls AS t (call_id, " COLUMNS(
-		"") ", synced_at)"
-			" SELECT l.call_id, " COLUMNS(
-				"l.") ", clock_timestamp()"
-					  " FROM listed AS l LEFT JOIN kridtech.calls AS c ON c.call_id = l.call_id"
-					  " WHERE c.call_id IS NULL OR (" ALL_MERGED("c", "l") ") IS DISTINCT FROM (" COLUMNS(
-						  "c.") ")"
-								" ORDER BY l.call_id"
-								" ON CONFLICT (call_id) DO UPDATE SET (" COLUMNS("") ", synced_at) = ROW (" ALL_MERGED(
-									"t",
-									"excluded") ", excluded.synced_at)"
-												" WHERE (" ALL_MERGED(
-													"t",
-													"excluded") ") IS DISTINCT FROM (" COLUMNS("t.") ")";
+	" INSERT INTO kridtech.calls AS t (call_id, account_id, direction, to_number, call_status, duration,"
+	" cost, created_at, first_name, synced_at) SELECT l.*, clock_timestamp()"
+	" FROM listed AS l LEFT JOIN kridtech.calls AS c ON c.call_id = l.call_id"
+	" WHERE c.call_id IS NULL AND (l.created_at >= $10) IS NOT FALSE"
+	" OR c.call_id IS NOT NULL AND " HAS_NEWS " ORDER BY l.call_id"
+	" ON CONFLICT (call_id) DO UPDATE SET (account_id, direction, to_number, call_status, duration,"
+	" cost, created_at, first_name) = ROW " MERGED_ROW ", synced_at = excluded.synced_at"
+	" WHERE " STILL_HAS_NEWS " RETURNING t.xmax = 0",
+	SPI_OK_INSERT_RETURNING,
+	{TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
+     TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID},
+	NULL};
 
 int
-kt_mirror_store(const KtMirrorCall *calls, int n)
+kt_mirror_store(const KtMirrorCall *calls, int n, int *added)
 {
-	static SPIPlanPtr kept = NULL;
-	Oid types[NFIELDS];
-	Datum values[NFIELDS];
+	TimestampTz oldest = DT_NOBEGIN;
+	Datum values[NFIELDS + 1];
+	int changed;
 	int field;
+	int i;
 
+	if (kt_retention > 0)
+		oldest = GetCurrentTimestamp() - (int64) kt_retention * USECS_PER_SEC;
 	for (field = 0; field < NFIELDS; field++)
-	{
-		types[field] = TEXTARRAYOID;
 		values[field] = column_of(calls, n, field);
+	values[NFIELDS] = TimestampTzGetDatum(oldest);
+	kt_background_prefer_indexes();
+	changed = (int) kt_statement_run(&store_calls, values, NULL);
+	*added = 0;
+	for (i = 0; i < changed; i++)
+	{
+		bool isnull;
+
+		*added += DatumGetBool(kt_statement_datum(i, 1, &isnull));
 	}
-	return (int) run(&kept, store_calls, NFIELDS, types, values, SPI_OK_INSERT);
+	return changed;
 }
 
 /* ---- asking -------------------------------------------------------------------------------------------- */
 
-static const char newest_call[] =
-	"SELECT c.created_at FROM kridtech.calls AS c WHERE c.account_id = $1 AND c.created_at IS NOT NULL"
-	" ORDER BY c.created_at DESC LIMIT 1";
+static KtStatement any_call = {
+	"SELECT FROM (SELECT q.account_id FROM kridtech.calls AS q WHERE q.created_at IS NOT NULL"
+	" ORDER BY q.created_at DESC LIMIT 1000) AS c WHERE c.account_id = $1 LIMIT 1",
+	SPI_OK_SELECT,
+	{TEXTOID},
+	NULL};
 
-TimestampTz
-kt_mirror_newest(const char *account_id)
+bool
+kt_mirror_knows(const char *account_id)
 {
-	static SPIPlanPtr kept = NULL;
-	Oid types[] = {TEXTOID};
 	Datum values[] = {CStringGetTextDatum(account_id)};
-	bool isnull;
 
-	if (run(&kept, newest_call, 1, types, values, SPI_OK_SELECT) == 0)
-		return 0;
-	return DatumGetTimestampTz(
-		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	kt_background_prefer_indexes();
+	return kt_statement_run(&any_call, values, NULL) > 0;
+}
+
+/* The mirror holds nothing but what the API has listed; an event may come after the list that named its call. */
+static KtStatement late_events = {
+	"SELECT u.call_id FROM (SELECT e.call_id FROM kridtech.webhook_events AS e"
+	" WHERE e.verified_by IS NULL ORDER BY e.received_at DESC LIMIT $1) AS u"
+	" JOIN kridtech.calls AS c ON c.call_id = u.call_id",
+	SPI_OK_SELECT,
+	{INT8OID},
+	NULL};
+
+int
+kt_mirror_late_events(char **call_ids, int max)
+{
+	Datum values[] = {Int64GetDatum(max)};
+	int n;
+	int i;
+
+	kt_background_prefer_indexes();
+	n = (int) kt_statement_run(&late_events, values, NULL);
+	for (i = 0; i < n; i++)
+		call_ids[i] = kt_statement_text(i, 1);
+	return n;
 }

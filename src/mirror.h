@@ -38,12 +38,19 @@ extern bool kt_mirror_is_whole(const KtApiAnswer *list);
 extern KtMirrorCall *kt_mirror_convert(const KtListedCall *listed, int n);
 
 /*
- * Brings the listed calls into the mirror and returns how many rows were added or changed. A row that says
+ * Brings the listed calls into the mirror and returns how many rows were added or changed, and in *added
+ * how many of these were added. A row that says
  * nothing new is not touched at all: no dead row, no lock, no WAL. Rows without a callId are passed over.
  */
-extern int kt_mirror_store(const KtMirrorCall *calls, int n);
+extern int kt_mirror_store(const KtMirrorCall *calls, int n, int *added);
 
-/* When the newest call of the account that the mirror holds was created; 0: it holds none. */
-extern TimestampTz kt_mirror_newest(const char *account_id);
+/* Whether the account has any of the newest 1,000 calls of the mirror. */
+extern bool kt_mirror_knows(const char *account_id);
+
+/*
+ * Unverified events whose call the mirror holds, so that the API has listed it: fills call_ids (palloc'd, the
+ * database's encoding) with at most max, of the newest max unverified ones.
+ */
+extern int kt_mirror_late_events(char **call_ids, int max);
 
 #endif /* KT_MIRROR_H */

@@ -655,3 +655,22 @@ kt_queue_notify(const int64 *ids, int n)
 	values[0] = int8_array(ids, n);
 	run(&kept, notify_finals, 1, types, values, NULL, SPI_OK_SELECT);
 }
+
+/* ---- what the API's list says of an unknown request ------------------------------------------------ */
+
+/* The newest word replaces the one before; what else is known stays. */
+static const char note_attempt[] =
+	"UPDATE kridtech.call_attempts AS a SET detail = n.detail FROM (SELECT q.id, concat_ws('; ',"
+	" nullif(regexp_replace(q.detail, '(^|; )list: .*$', ''), ''), 'list: ' || $2) AS detail"
+	" FROM kridtech.call_attempts AS q WHERE q.id = $1 FOR UPDATE SKIP LOCKED) AS n"
+	" WHERE a.id = n.id AND a.detail IS DISTINCT FROM n.detail";
+
+void
+kt_queue_note(int64 attempt, const char *note)
+{
+	static SPIPlanPtr kept = NULL;
+	Oid types[] = {INT8OID, TEXTOID};
+	Datum values[] = {Int64GetDatum(attempt), CStringGetTextDatum(note)};
+
+	run(&kept, note_attempt, 2, types, values, NULL, SPI_OK_UPDATE);
+}

@@ -133,4 +133,7 @@ extern void kt_queue_notify(const int64 *ids, int n);
 /* How many requests became unknown in the last hour and still are, at most limit. */
 extern int kt_queue_recent_unknown(int limit);
 
+/* What the API's list says of an attempt whose outcome is unknown; replaces what it said before. */
+extern void kt_queue_note(int64 attempt, const char *note);
+
 #endif /* KT_QUEUE_H */

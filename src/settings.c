@@ -39,6 +39,9 @@ int kt_max_unknown;
 bool kt_correlate;
 int kt_max_queued_per_transaction;
 int kt_settle_time;
+int kt_sync_interval;
+int kt_webhook_grace;
+int kt_retention;
 bool kt_notify;
 int kt_probe_interval;
 int kt_retry_limit;
@@ -325,9 +328,6 @@ define_dialer(void)
 		"kridtech.notify",
 		"Sends NOTIFY kridtech_calls when a request is finished, kridtech_webhooks for a new event.",
 		NULL, &kt_notify, true);
-	define_interval("kridtech.settle_time",
-	                "How long after a lost answer the API's list of calls counts as evidence.",
-	                NULL, &kt_settle_time, 3 * A_MINUTE);
 	define_interval("kridtech.probe_interval",
 	                "How often one request is tried while an account has insufficient credits.",
 	                NULL, &kt_probe_interval, A_MINUTE);
@@ -419,6 +419,27 @@ define_size(const char *name, const char *what, const char *more, int *variable,
 	                        NULL, NULL, NULL);
 }
 
+/* What is learnt from GET /api/calls, and how long it is kept. */
+static void
+define_sync(void)
+{
+	DefineCustomIntVariable(
+		"kridtech.sync_interval", "How often the API's list of calls is read into kridtech.calls.",
+		"More often while an answer is awaited or calls are many. 0: not at all.",
+		&kt_sync_interval, 5 * A_MINUTE, 0, 24 * AN_HOUR, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL,
+		NULL);
+	define_interval("kridtech.settle_time",
+	                "How long after a lost answer the API's list of calls counts as evidence.",
+	                NULL, &kt_settle_time, 3 * A_MINUTE);
+	define_interval(
+		"kridtech.webhook_grace", "How long after its end a call may be without a webhook.",
+		"Then it stands in kridtech.missing_webhooks.", &kt_webhook_grace, 15 * A_MINUTE);
+	DefineCustomIntVariable("kridtech.retention",
+	                        "After how long what is finished is removed from the tables.",
+	                        "0: nothing is ever removed.", &kt_retention, 0, 0, INT_MAX, PGC_SIGHUP,
+	                        GUC_UNIT_S, NULL, NULL, NULL);
+}
+
 static void
 define_webhook_bounds(void)
 {
@@ -454,6 +475,7 @@ kt_settings_define(void)
 	               NULL, &kt_request_timeout, 30 * A_SECOND);
 	define_dialer();
 	define_recordings();
+	define_sync();
 	define_receiver();
 	define_webhook_bounds();
 	kt_reserve_guc_prefix("kridtech");

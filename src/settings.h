@@ -22,6 +22,9 @@ extern int kt_max_unknown;                /* 0: no breaker */
 extern bool kt_correlate;                 /* a kridtech_ref goes along */
 extern int kt_max_queued_per_transaction; /* 0: no limit */
 extern int kt_settle_time;                /* milliseconds */
+extern int kt_sync_interval;              /* milliseconds; 0: no polling */
+extern int kt_webhook_grace;              /* milliseconds */
+extern int kt_retention;                  /* seconds; 0: everything is kept */
 extern bool kt_notify; /* NOTIFY kridtech_calls on final states, kridtech_webhooks for events */
 extern int kt_probe_interval; /* milliseconds */
 extern int kt_retry_limit;    /* attempts that provably sent nothing */

@@ -112,7 +112,9 @@ kt_shmem_claim(Oid database, KtRole role)
 	slot->epoch = 0;
 	slot->in_flight = 0;
 	slot->ok = slot->urgent = slot->restart = false;
-	slot->status[0] = '\0';
+	slot->status[0] = slot->sync_status[0] = '\0';
+	slot->sync_ok = false;
+	slot->sync_since = 0;
 	slot->since = GetCurrentTimestamp();
 	slot->connections = slot->kept = 0;
 	slot->tls = false;
@@ -153,6 +155,17 @@ kt_shmem_report(KtSlot *slot, bool ok, const char *status)
 		strlcpy(slot->status, status, sizeof(slot->status));
 		slot->since = GetCurrentTimestamp();
 	}
+	LWLockRelease(kt_shared->lock);
+}
+
+void
+kt_shmem_report_sync(KtSlot *slot, bool ok, const char *status)
+{
+	LWLockAcquire(kt_shared->lock, LW_EXCLUSIVE);
+	if (slot->sync_ok != ok || slot->sync_since == 0)
+		slot->sync_since = GetCurrentTimestamp();
+	slot->sync_ok = ok;
+	strlcpy(slot->sync_status, status, sizeof(slot->sync_status));
 	LWLockRelease(kt_shared->lock);
 }
 

@@ -45,6 +45,11 @@ typedef enum KtCounter
 	KT_COUNT_BYTES_SENT,
 	KT_COUNT_BYTES_RECEIVED,
 	KT_COUNT_WAKES,              /* turns of the loop */
+	KT_COUNT_SYNC_POLLS,         /* lists read */
+	KT_COUNT_SYNC_ROWS,          /* of the mirror, added or changed */
+	KT_COUNT_SYNC_GAPS,          /* more than 100 calls passed between two polls */
+	KT_COUNT_SYNC_BOUND,         /* unknown requests that found their call in a list */
+	KT_COUNT_RETIRED,            /* rows removed by kridtech.retention */
 	KT_COUNT_RECORDINGS,         /* fetched */
 	KT_COUNT_RECORDING_FAILURES, /* attempts that came to nothing */
 	KT_COUNT_RECORDING_BYTES,    /* of those fetched */
@@ -82,8 +87,11 @@ typedef struct KtSlot
 	bool ok;       /* the worker can do its work */
 	char status[KT_MAX_STATUS];
 	TimestampTz since; /* when status became what it is */
-	bool urgent;       /* something of a higher priority than 0 was queued since the last look */
-	bool restart;      /* kridtech_restart_workers() asks it to end */
+	bool sync_ok;      /* the polling of the list works */
+	char sync_status[KT_MAX_STATUS];
+	TimestampTz sync_since; /* when sync_ok became what it is */
+	bool urgent;  /* something of a higher priority than 0 was queued since the last look */
+	bool restart; /* kridtech_restart_workers() asks it to end */
 
 	/* The receiver's alone. */
 	int connections;
@@ -128,6 +136,9 @@ extern void kt_shmem_require(void);
 
 /* Sets a slot's status and whether its worker can work; keeps since while both stay the same. Locks. */
 extern void kt_shmem_report(KtSlot *slot, bool ok, const char *status);
+
+/* The same for the polling of the list; since is kept while ok stays the same. */
+extern void kt_shmem_report_sync(KtSlot *slot, bool ok, const char *status);
 
 /* The same for the launcher. True when something changed. */
 extern bool kt_shmem_report_launcher(bool ok, const char *status);

@@ -53,6 +53,7 @@ kridtech_sync_calls(PG_FUNCTION_ARGS)
 	Listing listing = {0};
 	KtOwner owner;
 	int changed;
+	int added;
 	int i;
 
 	PreventCommandIfReadOnly("kridtech_sync_calls()");
@@ -61,7 +62,7 @@ kridtech_sync_calls(PG_FUNCTION_ARGS)
 		for (i = 0; i < KT_LIST_STATUSES; i++)
 			(void) read_list(account_id, kt_list_statuses[i], &listing);
 	kt_owner_begin(&owner);
-	changed = kt_mirror_store(kt_mirror_convert(listing.calls, listing.n), listing.n);
+	changed = kt_mirror_store(kt_mirror_convert(listing.calls, listing.n), listing.n, &added);
 	kt_owner_end(&owner);
 	PG_RETURN_INT32(changed);
 }

@@ -1,6 +1,6 @@
 -- The functions and columns that applications rely on: contract section 1.
 \ir lib/begin.sql
-SELECT plan(85);
+SELECT plan(100);
 
 SELECT has_schema('kridtech', 'tables stand in the schema kridtech');
 
@@ -11,6 +11,7 @@ INSERT INTO test.functions (name, arguments, result, volatility, parallel, is_se
     ('kridtech_create_web_call', '{jsonb,text,text}', 'record', 'volatile', 'u', false),
     ('kridtech_calls', '{text,integer,text}', 'setof record', 'volatile', 'u', true),
     ('kridtech_calls_total', '{text,text}', 'bigint', 'volatile', 'u', false),
+    ('kridtech_sync_calls', '{text}', 'integer', 'volatile', 'u', false),
     ('kridtech_replay_webhook', '{bigint}', 'boolean', 'volatile', 'u', false),
     ('kridtech_variables', '{jsonb}', 'jsonb', 'immutable', 's', false),
     ('kridtech_transcript_turns', '{text}', 'setof record', 'immutable', 's', true);
@@ -33,6 +34,7 @@ SELECT is(test.parameters('kridtech_create_web_call', 'ob'), 'call_id text, acce
 SELECT is(test.parameters('kridtech_calls', 'ib'), 'status text, limit integer, account_id text', 'the parameters of kridtech_calls have their names');
 SELECT is(test.parameters('kridtech_calls', 'ob'), 'call_id text, account_id text, direction text, to_number text, call_status text, duration integer, cost numeric, created_at timestamp with time zone, first_name text', 'the columns of kridtech_calls have their names and types');
 SELECT is(test.parameters('kridtech_calls_total', 'ib'), 'status text, account_id text', 'the parameters of kridtech_calls_total have their names');
+SELECT is(test.parameters('kridtech_sync_calls', 'i'), 'account_id text', 'the parameter of kridtech_sync_calls has its name');
 SELECT is(test.parameters('kridtech_variables', 'i'), 'dynamic_variables jsonb', 'the parameter of kridtech_variables has its name');
 SELECT is(test.parameters('kridtech_replay_webhook', 'i'), 'inbox_id bigint', 'the parameter of kridtech_replay_webhook has its name');
 SELECT is(test.parameters('kridtech_transcript_turns', 'o'), 'turn integer, speaker text, utterance text', 'the columns of kridtech_transcript_turns have their names and types');
@@ -55,7 +57,9 @@ SELECT col_type_is('kridtech', table_name, column_name, type, table_name || '.' 
     ('webhook_events', 'request_id', 'bigint'), ('webhook_events', 'verified_by', 'text'), ('webhook_events', 'deliveries', 'integer'),
     ('webhook_events', 'received_at', 'timestamp with time zone'),
     ('webhook_inbox', 'id', 'bigint'), ('webhook_inbox', 'received_at', 'timestamp with time zone'), ('webhook_inbox', 'remote_addr', 'inet'), ('webhook_inbox', 'reason', 'text'),
-    ('webhook_inbox', 'call_id', 'text'), ('webhook_inbox', 'body', 'bytea')) AS c(table_name, column_name, type);
+    ('webhook_inbox', 'call_id', 'text'), ('webhook_inbox', 'body', 'bytea'),
+    ('calls', 'call_id', 'text'), ('calls', 'account_id', 'text'), ('calls', 'direction', 'text'), ('calls', 'to_number', 'text'), ('calls', 'call_status', 'text'), ('calls', 'duration', 'integer'),
+    ('calls', 'cost', 'numeric'), ('calls', 'created_at', 'timestamp with time zone'), ('calls', 'first_name', 'text'), ('calls', 'synced_at', 'timestamp with time zone')) AS c(table_name, column_name, type);
 SELECT has_table('kridtech', 'accounts', 'there is a table of accounts');
 SELECT col_type_is('kridtech', 'accounts', 'account_id', 'text', 'accounts.account_id is text');
 SELECT col_type_is('kridtech', 'accounts', 'api_key_file', 'text', 'accounts.api_key_file is text');

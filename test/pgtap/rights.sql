@@ -1,6 +1,6 @@
 -- Who may do what: four roles, and a caller's hostile objects.
 \ir lib/begin.sql
-SELECT plan(75);
+SELECT plan(91);
 
 CREATE ROLE pgtap_nobody;
 CREATE ROLE pgtap_caller;
@@ -8,7 +8,7 @@ CREATE ROLE pgtap_reader;
 CREATE ROLE pgtap_owner SUPERUSER;
 GRANT USAGE ON SCHEMA test TO PUBLIC;
 GRANT EXECUTE ON FUNCTION kridtech_create_call(text, jsonb, text), kridtech_create_web_call(jsonb, text, text), kridtech_calls(text, integer, text),
-    kridtech_calls_total(text, text), kridtech_variables(jsonb), kridtech_transcript_turns(text), kridtech_replay_webhook(bigint) TO pgtap_caller;
+    kridtech_calls_total(text, text), kridtech_sync_calls(text), kridtech_variables(jsonb), kridtech_transcript_turns(text), kridtech_replay_webhook(bigint) TO pgtap_caller;
 GRANT USAGE ON SCHEMA kridtech TO pgtap_reader;
 GRANT SELECT ON kridtech.call_requests TO pgtap_reader;
 GRANT pg_monitor TO pgtap_reader;
@@ -26,7 +26,7 @@ $$;
 
 -- functions: nobody and the reader run none, the caller and the owner run all
 SELECT is(test.state_for(role, statement), state, role || ' who tries ' || statement || ' gets ' || state)
-  FROM (VALUES ('SELECT kridtech_create_call(''+14155550123'')'), ('SELECT kridtech_create_web_call()'), ('SELECT kridtech_calls()'), ('SELECT kridtech_calls_total()'),
+  FROM (VALUES ('SELECT kridtech_create_call(''+14155550123'')'), ('SELECT kridtech_create_web_call()'), ('SELECT kridtech_calls()'), ('SELECT kridtech_calls_total()'), ('SELECT kridtech_sync_calls()'),
                ('SELECT kridtech_variables(''[]'')'), ('SELECT kridtech_transcript_turns('''')'), ('SELECT kridtech_replay_webhook(0)')) AS f(statement),
        (VALUES ('pgtap_nobody', '42501'), ('pgtap_caller', '00000'), ('pgtap_reader', '42501'), ('pgtap_owner', '00000')) AS r(role, state);
 -- whatever functions there will be: none for nobody
@@ -43,7 +43,8 @@ SELECT is(has_sequence_privilege('pgtap_nobody', 'kridtech.call_requests_id_seq'
 SELECT is(test.state_for(role, statement), state, role || ' who tries ' || statement || ' gets ' || state)
   FROM (VALUES ('SELECT FROM kridtech.call_requests', 1), ('INSERT INTO kridtech.call_requests (to_number) VALUES (''+14155550123'')', 2), ('UPDATE kridtech.call_requests SET state = ''queued''', 2),
                ('DELETE FROM kridtech.call_requests WHERE false', 2), ('TRUNCATE kridtech.call_requests', 2), ('SELECT nextval(''kridtech.call_requests_id_seq'')', 2),
-               ('SELECT FROM kridtech.accounts', 2), ('INSERT INTO kridtech.accounts VALUES (''x'', ''/etc/shadow'')', 2), ('SELECT FROM kridtech.webhook_events', 2), ('SELECT FROM kridtech.webhook_inbox', 2)) AS t(statement, level),
+               ('SELECT FROM kridtech.accounts', 2), ('INSERT INTO kridtech.accounts VALUES (''x'', ''/etc/shadow'')', 2), ('SELECT FROM kridtech.webhook_events', 2), ('SELECT FROM kridtech.webhook_inbox', 2),
+               ('SELECT FROM kridtech.calls', 2), ('DELETE FROM kridtech.calls', 2), ('SELECT FROM kridtech.call_history', 2), ('SELECT FROM kridtech.missing_webhooks', 2)) AS t(statement, level),
        (VALUES ('pgtap_nobody', 0), ('pgtap_caller', 0), ('pgtap_reader', 1)) AS r(role, may),
        LATERAL (SELECT CASE WHEN may >= level THEN '00000' ELSE '42501' END) AS x(state);
 

@@ -21,12 +21,15 @@ $node->safe_psql('source', <<~'EOT');
 	INSERT INTO kridtech.recordings (call_id, state, next_attempt_at, bytes, sha256, fetched_at, content_type)
 	VALUES ('call_1', 'fetched', NULL, 300001, sha256(convert_to(repeat('x', 300001), 'UTF8')), now(), 'audio/mpeg'), ('call_2', 'failed', NULL, NULL, NULL, NULL, NULL);
 	INSERT INTO kridtech.recording_chunks VALUES ('call_1', 1, convert_to(repeat('x', 37857), 'UTF8')), ('call_1', 0, convert_to(repeat('x', 262144), 'UTF8'));
+	SELECT kridtech_sync_calls();
 	EOT
 
 my %contents = (
 	'kridtech.accounts'      => 'SELECT a FROM kridtech.accounts a ORDER BY 1',
 	'kridtech.call_requests' => 'SELECT r FROM kridtech.call_requests r ORDER BY id',
 	'kridtech.webhook_events' => 'SELECT e FROM kridtech.webhook_events e ORDER BY call_id',
+	'kridtech.calls'         => 'SELECT c FROM kridtech.calls c ORDER BY call_id',
+	'kridtech.call_history'  => 'SELECT h FROM kridtech.call_history h ORDER BY request_id, call_id',
 	'kridtech.webhook_inbox' => 'SELECT i FROM kridtech.webhook_inbox i ORDER BY id',
 	'the inbox\'s sequence'  => 'SELECT last_value, is_called FROM kridtech.webhook_inbox_id_seq',
 	'the sequence'           => 'SELECT last_value, is_called FROM kridtech.call_requests_id_seq',

@@ -45,6 +45,7 @@ kridtech.api_key_file = '$self->{key_file}'
 kridtech.account_id = 'acct-1'
 kridtech.databases = '$self->{database}'
 kridtech.max_unknown = 0
+kridtech.sync_interval = 0
 autovacuum = off
 log_statement = none
 CONF

@@ -1,0 +1,585 @@
+/*
+ * The polling of GET /api/calls in the dialer's process.
+ *
+ * Each account in use has a poll: it rests, its turn comes, a list is on the network, the list has landed and
+ * is stored, it rests again. Where the 100 newest are not all there are, the lists by status follow at once.
+ * Nothing here waits: a list is one more transfer of the dialer's own network, its units of work are short and give
+ * way (background.h), and between them the dialer turns to its calls.
+ *
+ * What a crash costs: a list that was on the network is read again. What only memory knows (what the list before
+ * showed, how busy the account is) is learnt anew; nothing is bound meanwhile. The evidence of a binding stands
+ * with its attempt.
+ *
+ * How often: every kridtech.sync_interval; more often while an answer was lost or a call's end is awaited, and
+ * so often that a list's 100 rows reach back to the list before; less often when nothing changes. A 429 shuts
+ * the account's gate for its calls too; no other refusal of a list keeps a call from being placed.
+ */
+#include "postgres.h"
+
+#include "sync.h"
+
+#include "api.h"
+#include "background.h"
+#include "cadence.h"
+#include "catalog/pg_type.h"
+#include "extension.h"
+#include "listing.h"
+#include "miscadmin.h"
+#include "settings.h"
+#include "statement.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "xact.h"
+
+/* After the dialer's start. */
+#define FIRST_US INT64CONST(1000000)
+
+/* While an answer is lost: often enough to see the list several times as the request settles. */
+#define LOST_MIN_US INT64CONST(250000)
+#define LOST_MAX_US INT64CONST(15000000)
+
+/* Lists on the network at a time, of all accounts. */
+#define MAX_ASKING 4
+
+/* Accounts that are polled. */
+#define MAX_ACCOUNTS_TEXT "1000"
+
+/* A gap is in the view health for an hour. */
+#define GAP_SHOWN_US (INT64CONST(3600) * 1000000)
+
+/* The wall clock was set when it moves against the monotonic one by this. */
+#define CLOCK_STEP_US INT64CONST(1000000)
+
+typedef enum Phase
+{
+	RESTING,
+	BUILT,  /* its request is ready to be sent */
+	ASKING, /* it is on the network */
+	LANDED
+} Phase;
+
+typedef struct Poll
+{
+	KtGuest guest; /* first: what the network knows it by */
+	KtSync *sync;
+	char *account_id;
+	bool in_use; /* as of the last plan */
+	bool shut;   /* the gate is */
+	KtCadence cadence;
+	Phase phase;
+	int list; /* 0: all calls; n: of kt_list_statuses[n - 1] */
+
+	MemoryContext memory; /* of one list */
+	KtHttpRequest request;
+	KtHttpTransfer *transfer;
+	KtOutcome outcome;
+	int http_status;
+	int64 retry_after;
+	KtApiAnswer answer;
+	KtListRead read;
+
+	int64
+		filtered_at; /* when the lists by status were begun last, on kt_http_now()'s clock; 0: never */
+	bool not_stored; /* the last failure was ours, not the API's */
+	bool polled;     /* a list of all calls was stored */
+	TimestampTz done_at;
+	TimestampTz gap_at;
+	KtSightings sightings;
+} Poll;
+
+struct KtSync
+{
+	KtSlot *slot;
+	KtAir *air;
+	KtGates *gates;
+	MemoryContext context;
+	Poll **polls;
+	int n;
+	int64 plan_at;             /* when it is looked whose turn it is */
+	int64 clock;               /* wall minus monotonic */
+	TimestampTz trusted_since; /* the wall clock has not been set since */
+	const char *locked;        /* a table that the last plan found locked, or NULL */
+};
+
+KtSync *
+kt_sync_create(MemoryContext context, KtSlot *slot, KtAir *air, KtGates *gates)
+{
+	KtSync *sync = MemoryContextAllocZero(context, sizeof(KtSync));
+
+	sync->slot = slot;
+	sync->air = air;
+	sync->gates = gates;
+	sync->context = context;
+	sync->plan_at = kt_http_now() + FIRST_US;
+	sync->clock = GetCurrentTimestamp() - kt_http_now();
+	sync->trusted_since = DT_NOBEGIN;
+	return sync;
+}
+
+/* ---- when ----------------------------------------------------------------------------------------------- */
+
+static KtCadenceRules
+rules(void)
+{
+	KtCadenceRules rules = {.interval = (int64) kt_sync_interval * 1000};
+
+	rules.lost = Min(Max((int64) kt_settle_time * 1000 / 4, LOST_MIN_US), LOST_MAX_US);
+	return rules;
+}
+
+static int64
+due_at(const Poll *poll)
+{
+	KtCadenceRules now = rules();
+
+	return poll->list > 0 && poll->cadence.failures == 0 ? 0 : kt_cadence_due(&poll->cadence, &now);
+}
+
+/* An account whose gate is shut, or that finds no place on the network, is looked at with the next plan. */
+static void
+set_plan(KtSync *sync)
+{
+	int64 now = kt_http_now();
+	int i;
+
+	sync->plan_at = now + Min(rules().lost, Max(rules().interval, LOST_MIN_US));
+	for (i = 0; i < sync->n; i++)
+		if (sync->polls[i]->in_use && sync->polls[i]->phase == RESTING &&
+		    due_at(sync->polls[i]) > now)
+			sync->plan_at = Min(sync->plan_at, due_at(sync->polls[i]));
+}
+
+int64
+kt_sync_deadline(const KtSync *sync)
+{
+	int i;
+
+	if (kt_sync_interval == 0)
+		return -1;
+	for (i = 0; i < sync->n; i++)
+		if (sync->polls[i]->phase == LANDED)
+			return 0;
+	return sync->plan_at;
+}
+
+/* ---- what health says ----------------------------------------------------------------------------------- */
+
+static void
+append_trouble(StringInfo words, const Poll *poll)
+{
+	appendStringInfo(words, "; account %s: ", poll->account_id);
+	if (poll->not_stored)
+		appendStringInfoString(words, "the list could not be stored: see the server's log");
+	else if (poll->http_status != 0)
+		appendStringInfo(words, "%s (HTTP status %d)", kt_outcome_word(poll->outcome),
+		                 poll->http_status);
+	else
+		appendStringInfoString(words, kt_outcome_word(poll->outcome));
+	appendStringInfo(words, ", %d in a row", poll->cadence.failures);
+}
+
+static void
+report(KtSync *sync)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz done = DT_NOEND;
+	StringInfoData more;
+	char *words;
+	int64 next = PG_INT64_MAX;
+	int in_use = 0;
+	int shut = 0;
+	bool ok = sync->locked == NULL;
+	int i;
+
+	initStringInfo(&more);
+	for (i = 0; i < sync->n; i++)
+	{
+		const Poll *poll = sync->polls[i];
+
+		if (!poll->in_use)
+			continue;
+		in_use++;
+		shut += poll->shut;
+		done = Min(done, poll->done_at);
+		next = Min(next, due_at(poll));
+		if (poll->cadence.failures > 0)
+			append_trouble(&more, poll);
+		if (poll->gap_at > now - GAP_SHOWN_US)
+			appendStringInfo(&more, "; gap: more than %d calls of account %s passed before %s",
+			                 KT_LIST_LIMIT, poll->account_id, timestamptz_to_str(poll->gap_at));
+		ok = ok && poll->cadence.failures == 0 && poll->gap_at <= now - GAP_SHOWN_US;
+	}
+	if (in_use == 0)
+		words = pstrdup("no account to poll: set kridtech.account_id");
+	else
+		words = psprintf("%d account%s, %d paused; last success %s", in_use, in_use == 1 ? "" : "s",
+		                 shut, done == 0 ? "none yet" : timestamptz_to_str(done));
+	if (sync->locked != NULL)
+		words = psprintf("waiting: kridtech.%s is locked; %s", sync->locked, words);
+	else if (in_use > shut && next != PG_INT64_MAX)
+		words =
+			psprintf("%s, next %s", words, timestamptz_to_str(now + Max(0, next - kt_http_now())));
+	kt_shmem_report_sync(sync->slot, ok, psprintf("%s%s", words, more.data));
+	pfree(more.data);
+}
+
+/* ---- whose turn it is ------------------------------------------------------------------------------------ */
+
+/* The accounts in use, each with how urgent its list is: 2, an answer was lost; 1, a call's end is awaited. */
+static KtStatement accounts_statement = {
+	"SELECT u.account_id, max(u.urgency) FROM ("
+	"SELECT $1 AS account_id, 0 AS urgency"
+	" UNION ALL SELECT a.account_id, 0 FROM kridtech.accounts AS a"
+	" UNION ALL (SELECT coalesce(q.account_id, $1), 2 FROM kridtech.call_requests AS q"
+	" WHERE q.state = 'unknown' AND q.finished_at > clock_timestamp() - $2::float8 * interval '1 ms'"
+	" ORDER BY q.finished_at DESC LIMIT 1000)"
+	" UNION ALL SELECT coalesce(r.account_id, $1), 1 FROM (SELECT a.request_id"
+	" FROM kridtech.call_attempts AS a ORDER BY a.id DESC LIMIT 100) AS a"
+	" JOIN kridtech.call_requests AS r ON r.id = a.request_id WHERE r.state = 'placed'"
+	" AND r.finished_at > clock_timestamp() - interval '1 hour' AND r.call_id IS NOT NULL"
+	" AND NOT EXISTS (SELECT FROM kridtech.webhook_events AS e WHERE e.call_id = r.call_id)"
+	" AND NOT EXISTS (SELECT FROM kridtech.calls AS c WHERE c.call_id = r.call_id"
+	" AND c.call_status IN ('completed', 'failed'))"
+	" UNION ALL (SELECT $1, 1 FROM kridtech.webhook_events AS e WHERE e.verified_by IS NULL"
+	" AND e.received_at > clock_timestamp() - interval '1 hour' LIMIT 1)"
+	") AS u WHERE u.account_id <> '' GROUP BY 1 ORDER BY 1 LIMIT " MAX_ACCOUNTS_TEXT,
+	SPI_OK_SELECT,
+	{TEXTOID, INT8OID},
+	NULL};
+
+static void land(KtGuest *guest, const KtHttpAnswer *http);
+
+static Poll *
+find_poll(KtSync *sync, const char *account_id)
+{
+	Size size = (sync->n + 1) * sizeof(Poll *);
+	Poll *poll;
+	int i;
+
+	for (i = 0; i < sync->n; i++)
+		if (strcmp(sync->polls[i]->account_id, account_id) == 0)
+			return sync->polls[i];
+	sync->polls =
+		sync->polls == NULL ? MemoryContextAlloc(sync->context, size) : repalloc(sync->polls, size);
+	poll = MemoryContextAllocZero(sync->context, sizeof(Poll));
+	poll->memory = AllocSetContextCreate(sync->context, "kridtech list", ALLOCSET_SMALL_SIZES);
+	poll->account_id = MemoryContextStrdup(sync->context, account_id);
+	poll->guest.land = land;
+	poll->sync = sync;
+	poll->sightings.context = sync->context;
+	sync->polls[sync->n++] = poll;
+	return poll;
+}
+
+/* A lost answer makes a list urgent until it has long settled; what is not bound by then hardly will be. */
+static int64
+urgent_ms(void)
+{
+	return (int64) kt_settle_time * 3 + 600000;
+}
+
+static void
+find_accounts(KtSync *sync)
+{
+	Datum values[] = {CStringGetTextDatum(kt_account_id), Int64GetDatum(urgent_ms())};
+	uint64 rows = kt_statement_run(&accounts_statement, values, NULL);
+	uint64 i;
+	int n;
+
+	for (n = 0; n < sync->n; n++)
+		sync->polls[n]->in_use = false;
+	for (i = 0; i < rows; i++)
+	{
+		Poll *poll = find_poll(sync, kt_statement_text(i, 1));
+		bool isnull;
+
+		poll->in_use = true;
+		poll->cadence.urgency = (KtUrgency) DatumGetInt32(kt_statement_datum(i, 2, &isnull));
+		(void) kt_gate_find(sync->gates, poll->account_id);
+	}
+}
+
+static void
+build(Poll *poll, const KtGate *gate)
+{
+	KtApiRequest request = {.endpoint = KT_ENDPOINT_CALLS, .limit = KT_LIST_LIMIT};
+	MemoryContext caller = MemoryContextSwitchTo(poll->memory);
+
+	if (poll->list > 0)
+		request.status = kt_list_statuses[poll->list - 1];
+	kt_api_build(&request, gate->key, &poll->request);
+	poll->request.owner = &poll->guest;
+	poll->phase = BUILT;
+	MemoryContextSwitchTo(caller);
+}
+
+static void
+plan_work(void *argument)
+{
+	KtSync *sync = argument;
+	int64 now = kt_http_now();
+	KtOwner owner;
+	int asking = 0;
+	int i;
+
+	kt_background_begin(&owner);
+	sync->locked = kt_background_locked();
+	if (sync->locked != NULL)
+	{
+		kt_owner_end(&owner);
+		return;
+	}
+	find_accounts(sync);
+	kt_gate_refresh(sync->gates);
+	for (i = 0; i < sync->n; i++)
+		asking += sync->polls[i]->phase != RESTING;
+	for (i = 0; i < sync->n; i++)
+	{
+		Poll *poll = sync->polls[i];
+		const KtGate *gate = &sync->gates->gates[kt_gate_find(sync->gates, poll->account_id)];
+
+		poll->shut = sync->gates->all_closed || gate->closed != NULL;
+		if (poll->in_use && !poll->shut && poll->phase == RESTING && due_at(poll) <= now &&
+		    asking < MAX_ASKING)
+		{
+			build(poll, gate);
+			asking++;
+		}
+	}
+	kt_owner_end(&owner);
+}
+
+/* ---- on the network -------------------------------------------------------------------------------------- */
+
+static void
+rest(Poll *poll)
+{
+	MemoryContextReset(poll->memory);
+	memset(&poll->request, 0, sizeof(poll->request));
+	poll->transfer = NULL;
+	poll->phase = RESTING;
+}
+
+static void
+send_built(Poll *poll, bool wanted)
+{
+	KtSync *sync = poll->sync;
+
+	if (wanted)
+	{
+		poll->read.read_at = GetCurrentTimestamp();
+		poll->transfer = kt_http_submit(sync->air->http, &poll->request);
+	}
+	kt_api_forget(&poll->request);
+	if (poll->transfer == NULL)
+		rest(poll);
+	else
+		poll->phase = ASKING;
+}
+
+/* The API's clock against ours: its Date header was true at some moment of the request, to a second. */
+static void
+take_skew(KtListRead *read, int64 date)
+{
+	int64 since_2000 = date - (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY;
+
+	read->has_skew = date >= 0;
+	read->skew_low = since_2000 * USECS_PER_SEC - GetCurrentTimestamp();
+	read->skew_high = (since_2000 + 1) * USECS_PER_SEC - read->read_at;
+}
+
+/* Called by kt_air_collect(): keeps what the list says. Throws for memory only. */
+static void
+land(KtGuest *guest, const KtHttpAnswer *http)
+{
+	Poll *poll = (Poll *) guest;
+	MemoryContext caller = MemoryContextSwitchTo(poll->memory);
+
+	poll->outcome = kt_api_judge(KT_ENDPOINT_CALLS, http, &poll->answer);
+	poll->http_status = http->status;
+	poll->retry_after = http->retry_after;
+	take_skew(&poll->read, http->date);
+	poll->transfer = NULL;
+	poll->phase = LANDED;
+	MemoryContextSwitchTo(caller);
+}
+
+void
+kt_sync_stop(KtSync *sync)
+{
+	int i;
+
+	for (i = 0; i < sync->n; i++)
+	{
+		Poll *poll = sync->polls[i];
+
+		if (poll->transfer != NULL)
+			(void) kt_http_abort(sync->air->http, poll->transfer);
+		if (poll->phase != RESTING)
+			rest(poll);
+	}
+}
+
+/* ---- what a list brings ---------------------------------------------------------------------------------- */
+
+/*
+ * Whether calls may have passed unseen: none of the list was known, though some of the account were. A time of
+ * creation would not tell: the API may cut it to seconds.
+ */
+static bool
+passed_unseen(const KtListing *listing)
+{
+	return !listing->read.whole && listing->known &&
+	       (listing->added >= KT_LIST_LIMIT ||
+	        (listing->added > 0 && listing->added == listing->read.n));
+}
+
+static void
+fail(Poll *poll)
+{
+	KtCadenceRules now = rules();
+	uint64 random = 0;
+
+	(void) pg_strong_random(&random, sizeof(random));
+	kt_cadence_failed(&poll->cadence, &now, kt_http_now(), random);
+	poll->list = 0;
+	rest(poll);
+}
+
+static void
+learn_work(void *argument)
+{
+	Poll *poll = argument;
+	KtGates *gates = poll->sync->gates;
+	KtOwner owner;
+
+	kt_background_begin(&owner);
+	kt_gate_learn(&gates->gates[kt_gate_find(gates, poll->account_id)], KT_EFFECT_RATE,
+	              poll->retry_after, "the list of calls was refused (HTTP status 429)");
+	kt_owner_end(&owner);
+}
+
+/* The list of all calls is stored: what it says of gaps and of unknown requests. */
+static void
+take_all(Poll *poll, KtListing *listing)
+{
+	KtGate *gate = &poll->sync->gates->gates[kt_gate_find(poll->sync->gates, poll->account_id)];
+	KtCadenceRules now = rules();
+	bool gap = passed_unseen(listing);
+
+	poll->polled = true;
+	if (gap)
+	{
+		poll->gap_at = GetCurrentTimestamp();
+		kt_count(poll->sync->slot, KT_COUNT_SYNC_GAPS, 1);
+	}
+	kt_cadence_stored(&poll->cadence, &now, kt_http_now(), listing->added, gap,
+	                  listing->changed > 0);
+	if (!gate->has_pause)
+		gate->failures = 0; /* the API answers, and refuses nothing for its rate */
+	kt_listing_reconcile(listing);
+}
+
+/* After the list of all calls those by status, where it does not hold all; but not with each of a busy account. */
+static int
+next_list(Poll *poll, bool whole)
+{
+	int64 now = kt_http_now();
+
+	if (poll->list == 0)
+	{
+		if (whole || (poll->filtered_at != 0 && now < poll->filtered_at + rules().interval))
+			return 0;
+		poll->filtered_at = now;
+	}
+	return (poll->list + 1) % (KT_LIST_STATUSES + 1);
+}
+
+static bool
+is_usable(KtOutcome outcome)
+{
+	return outcome == KT_OUTCOME_OK || outcome == KT_OUTCOME_OK_FLAGGED;
+}
+
+static void
+take(Poll *poll)
+{
+	KtListing listing = {.account_id = poll->account_id,
+	                     .slot = poll->sync->slot,
+	                     .memory = poll->memory,
+	                     .answer = &poll->answer,
+	                     .filtered = poll->list > 0,
+	                     .read = poll->read,
+	                     .trusted_since = poll->sync->trusted_since,
+	                     .sightings = &poll->sightings,
+	                     .known = poll->polled};
+
+	kt_count(listing.slot, KT_COUNT_SYNC_POLLS, 1);
+	if (poll->outcome == KT_OUTCOME_RATE_LIMITED)
+		(void) kt_xact_run("recording the API's rate limit", learn_work, poll, NULL, NULL, 0);
+	poll->not_stored = is_usable(poll->outcome) && !kt_listing_store(&listing);
+	if (!is_usable(poll->outcome) || poll->not_stored)
+	{
+		fail(poll);
+		return;
+	}
+	kt_count(listing.slot, KT_COUNT_SYNC_ROWS, listing.changed);
+	kt_listing_verify(&listing);
+	if (poll->list == 0)
+		take_all(poll, &listing);
+	poll->list = next_list(poll, listing.read.whole);
+	if (poll->list == 0)
+		poll->done_at = GetCurrentTimestamp();
+	rest(poll);
+}
+
+/* ---- the step --------------------------------------------------------------------------------------------- */
+
+/* An attempt whose time was taken by a clock that has been set since cannot be compared with a list. */
+static void
+watch_clock(KtSync *sync)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64 clock = now - kt_http_now();
+	int64 step = clock - sync->clock;
+
+	if (step > CLOCK_STEP_US || step < -CLOCK_STEP_US)
+		sync->trusted_since = Max(now, now - step);
+	sync->clock = clock;
+}
+
+static void
+plan(KtSync *sync)
+{
+	bool done = kt_xact_run("planning which list of calls to read", plan_work, sync, NULL, NULL,
+	                        0) == KT_XACT_DONE;
+	int i;
+
+	for (i = 0; i < sync->n; i++)
+		if (sync->polls[i]->phase == BUILT)
+			send_built(sync->polls[i], done);
+	set_plan(sync);
+	report(sync);
+}
+
+void
+kt_sync_work(KtSync *sync)
+{
+	int i;
+
+	watch_clock(sync);
+	if (kt_sync_interval == 0)
+	{
+		kt_sync_stop(sync);
+		return;
+	}
+	for (i = 0; i < sync->n; i++)
+		if (sync->polls[i]->phase == LANDED)
+		{
+			take(sync->polls[i]);
+			sync->plan_at = Min(sync->plan_at, due_at(sync->polls[i]));
+			report(sync);
+		}
+	if (kt_http_now() >= sync->plan_at)
+		plan(sync);
+}

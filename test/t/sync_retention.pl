@@ -1,0 +1,102 @@
+# kridtech.retention removes what is finished and old, a little at a time, and never what is open or its evidence.
+use strict;
+use warnings;
+
+use Dialing;
+use Kridtech;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $d = Dialing->new('retention', conf => "kridtech.settle_time = '1s'\n");
+
+# ---- rows of every kind, a year old and a day old -------------------------------------------------------------------
+
+$d->sql(q{SELECT kridtech_pause('acct-1')});    # nothing here is dialled
+$d->sql(<<'SQL');
+CREATE TABLE ages (age text, at timestamptz);
+INSERT INTO ages VALUES ('old', now() - interval '365 days'), ('new', now() - interval '1 day');
+INSERT INTO kridtech.call_requests (account_id, to_number, reference, state, call_id, created_at, finished_at)
+	SELECT 'acct-1', '+4930000001', age || ' ' || state, state, CASE WHEN state = 'placed' THEN age || '-placed' END, at, CASE WHEN state NOT IN ('queued') THEN at END
+	  FROM ages, unnest(ARRAY['placed', 'failed', 'cancelled', 'expired', 'queued']) AS s (state);
+INSERT INTO kridtech.call_attempts (request_id, epoch, live, started_at, finished_at, outcome)
+	SELECT id, 1, state = 'placed', created_at, created_at, 'ok' FROM kridtech.call_requests WHERE state IN ('placed', 'failed');
+INSERT INTO kridtech.calls (call_id, created_at, synced_at) SELECT age || '-placed', at, at FROM ages;
+INSERT INTO kridtech.calls (call_id, created_at, synced_at) SELECT age || '-inbound', at, at FROM ages;
+INSERT INTO kridtech.calls (call_id, created_at, synced_at) SELECT age || '-undated', NULL, at FROM ages;
+INSERT INTO kridtech.webhook_events (call_id, raw, verified_by, received_at) SELECT age || '-placed', '{}', 'request', at FROM ages;
+INSERT INTO kridtech.webhook_events (call_id, raw, verified_by, received_at) SELECT age || '-inbound', '{}', 'api', at FROM ages;
+INSERT INTO kridtech.webhook_events (call_id, raw, received_at) SELECT age || '-forged', '{}', at FROM ages;
+INSERT INTO kridtech.webhook_inbox (reason, body, received_at) SELECT 'bad body', age::bytea, at FROM ages;
+-- a call of long ago whose webhook came yesterday
+INSERT INTO kridtech.call_requests (account_id, to_number, reference, state, call_id, created_at, finished_at) SELECT 'acct-1', '+4930000002', 'late webhook', 'placed', 'late', at, at FROM ages WHERE age = 'old';
+INSERT INTO kridtech.webhook_events (call_id, raw, verified_by, received_at) SELECT 'late', '{}', 'request', at FROM ages WHERE age = 'new';
+-- an unknown request of half a year ago, and what is from its time
+INSERT INTO kridtech.call_requests (account_id, to_number, reference, state, call_id, created_at, finished_at)
+	SELECT 'acct-1', '+4930000003', r, s, c, now() - interval '180 days' + t, now() - interval '180 days' + t
+	  FROM (VALUES ('open', 'unknown', NULL, interval '0'), ('neighbour', 'placed', 'neighbour', '1 hour'), ('stranger', 'placed', 'stranger', '2 days')) AS v (r, s, c, t);
+INSERT INTO kridtech.call_attempts (request_id, epoch, started_at, finished_at, outcome)
+	SELECT id, 1, created_at, created_at, 'unknown' FROM kridtech.call_requests WHERE reference IN ('open', 'neighbour');
+INSERT INTO kridtech.calls (call_id, created_at) VALUES ('neighbour', now() - interval '180 days'), ('nobody', now() - interval '180 days');
+INSERT INTO kridtech.webhook_events (call_id, raw, received_at) VALUES ('its echo', '{}', now() - interval '180 days' + interval '5 minutes');
+INSERT INTO kridtech.webhook_inbox (reason, body, received_at) VALUES ('conflict', 'near', now() - interval '180 days');
+SQL
+
+my %kept = (
+	requests => q{SELECT string_agg(reference, ', ' ORDER BY reference COLLATE "C") FROM kridtech.call_requests},
+	attempts => q{SELECT string_agg(r.reference, ', ' ORDER BY r.reference COLLATE "C") FROM kridtech.call_attempts a LEFT JOIN kridtech.call_requests r ON r.id = a.request_id},
+	calls    => q{SELECT string_agg(call_id, ', ' ORDER BY call_id COLLATE "C") FROM kridtech.calls},
+	events   => q{SELECT string_agg(call_id, ', ' ORDER BY call_id COLLATE "C") FROM kridtech.webhook_events},
+	inbox    => q{SELECT string_agg(encode(body, 'escape'), ', ' ORDER BY body) FROM kridtech.webhook_inbox},
+);
+my %all = map { $_ => $d->sql($kept{$_}) } keys %kept;
+$d->turns(10);
+is_deeply({ map { $_ => $d->sql($kept{$_}) } keys %kept }, \%all, 'without a retention everything is kept');
+
+$d->set('kridtech.retention' => '30d');
+$d->sql_becomes($kept{inbox}, 'near, new', 'with one, deliveries kept in the inbox go', 30);
+is($d->sql($kept{requests}), 'late webhook, neighbour, new cancelled, new expired, new failed, new placed, new queued, old queued, open',
+	'of the requests those that are final and old: neither open ones nor what is from an unknown one\'s time');
+is($d->sql($kept{attempts}), 'neighbour, new failed, new placed, open', 'their attempts with them');
+is($d->sql($kept{calls}), 'neighbour, new-inbound, new-placed, new-undated, nobody', 'and their records of the API, and those that nobody asked for');
+is($d->sql($kept{events}), 'its echo, late, new-forged, new-inbound, new-placed', 'and their webhooks, and those that nothing vouches for');
+is($d->stat('retention_removed'), 5 + 2 + 3 + 3 + 1, 'stats counts what was removed');
+
+# ---- a human resolves the unknown one ---------------------------------------------------------------------------------
+
+$d->sql(q{SELECT kridtech_resolve_call((SELECT id FROM kridtech.call_requests WHERE reference = 'open'), 'not_placed')});
+$d->set('kridtech.retention' => '31d');    # which begins a pass at once
+$d->sql_becomes($kept{calls}, 'new-inbound, new-placed, new-undated', 'once it is resolved its neighbours go', 30);
+$d->sql_becomes($kept{requests}, 'late webhook, new cancelled, new expired, new failed, new placed, new queued, old queued, open', 'itself stays: it was finished just now');
+
+# ---- what the API still lists does not come back ------------------------------------------------------------------------
+
+$d->post('calls', { n => 1, callId => 'listed-old', accountId => 'acct-1', createdAt => '2020-01-01T00:00:00Z' });
+$d->post('calls', { n => 1, callId => 'listed-new', accountId => 'acct-1' });
+is($d->sql('SELECT kridtech_sync_calls()'), 1, 'a call beyond the retention is not taken from the list');
+is($d->sql(q{SELECT call_id FROM kridtech.calls WHERE call_id LIKE 'listed%'}), 'listed-new', 'only the others are');
+
+# ---- many, and one in the way ---------------------------------------------------------------------------------------------
+
+$d->sql(q{CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF OLD.reference = 'precious' THEN RAISE 'not this one'; END IF; RETURN OLD; END $$});
+$d->sql(q{CREATE TRIGGER refuse BEFORE DELETE ON kridtech.call_requests FOR EACH ROW EXECUTE FUNCTION refuse()});
+$d->sql(q{INSERT INTO kridtech.call_requests (account_id, to_number, reference, state, created_at, finished_at)
+	SELECT 'acct-1', '+4930000004', CASE n WHEN 3 THEN 'precious' ELSE 'many' END, 'cancelled', now() - interval '60 days', now() - interval '60 days' FROM generate_series(1, 1600) AS n});
+$d->set('kridtech.retention' => '30d');
+$d->sql_becomes(q{SELECT count(*) FROM kridtech.call_requests WHERE reference = 'many'}, 0, 'a trigger that refuses one row does not keep the others', 90);
+is($d->sql(q{SELECT count(*) FROM kridtech.call_requests WHERE reference = 'precious'}), 1, 'which stays');
+$d->sql('DROP TRIGGER refuse ON kridtech.call_requests');
+
+# ---- calls go on -----------------------------------------------------------------------------------------------------------
+
+$d->sql(q{SELECT kridtech_resume('acct-1')});
+my $id = $d->queue('+4930000005');
+$d->becomes($id, 'placed', 'calls are placed meanwhile');
+my $other = kt_background($d->{node}, 'postgres');
+$other->query('BEGIN; LOCK TABLE kridtech.webhook_inbox');
+my $began = time;
+$d->becomes($d->queue('+4930000006'), 'placed', 'and while a table is locked');
+ok(time - $began < 1, 'at once');
+$other->query('ROLLBACK');
+is(scalar(() = $d->log =~ m{ERROR: }g), scalar(() = $d->log =~ m{ERROR:  not this one}g), 'the log holds no error but the trigger\'s');
+
+done_testing();
