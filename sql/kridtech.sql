@@ -275,6 +275,7 @@ CREATE TABLE kridtech.recordings (
 	error           text,
 	attempts        integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
 	next_attempt_at timestamptz DEFAULT pg_catalog.clock_timestamp(),
+	received_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	CONSTRAINT recordings_whole_check
 		CHECK (CASE WHEN state = 'fetched' THEN num_nulls(bytes, sha256, fetched_at) = 0
 			ELSE num_nonnulls(content_type, bytes, sha256, fetched_at) = 0 END),
@@ -282,6 +283,7 @@ CREATE TABLE kridtech.recordings (
 );
 CREATE INDEX recordings_waiting_idx ON kridtech.recordings (next_attempt_at, call_id)
 	WHERE state = 'waiting';
+CREATE INDEX recordings_received_idx ON kridtech.recordings (received_at, call_id);
 CREATE INDEX recordings_fetching_idx ON kridtech.recordings (call_id) WHERE state = 'fetching';
 
 -- Sound is compressed already: EXTERNAL spares the attempt to compress it again, and lets substr() read a part.
@@ -295,6 +297,7 @@ ALTER TABLE kridtech.recording_chunks ALTER COLUMN data SET STORAGE EXTERNAL;
 
 COMMENT ON INDEX kridtech.recordings_pkey IS 'A call has one recording';
 COMMENT ON INDEX kridtech.recordings_waiting_idx IS 'What is to be fetched, in its order';
+COMMENT ON INDEX kridtech.recordings_received_idx IS 'Recordings of a time: what kridtech.retention removes first';
 COMMENT ON INDEX kridtech.recordings_fetching_idx IS 'What is being fetched';
 COMMENT ON INDEX kridtech.recording_chunks_pkey IS 'The content''s pieces in their order';
 COMMENT ON CONSTRAINT recordings_whole_check ON kridtech.recordings IS 'What is said of the content is said only when all of it is there';
@@ -312,6 +315,8 @@ COMMENT ON COLUMN kridtech.recordings.error IS 'Why it is not fetched, or why th
 COMMENT ON COLUMN kridtech.recordings.attempts IS 'How often it was tried';
 COMMENT ON COLUMN kridtech.recordings.next_attempt_at IS
 	'When it is tried; at first the time its event came, so that the oldest is fetched first. To try a failed one again: state = ''waiting'', next_attempt_at = now()';
+COMMENT ON COLUMN kridtech.recordings.received_at IS
+	'When its event came: tried until kridtech.recording_max_age after it, kept for kridtech.retention after it';
 COMMENT ON TABLE kridtech.recording_chunks IS
 	'The content of recordings in pieces of 256 kB, the last one shorter. Whole only where kridtech.recordings says fetched';
 COMMENT ON COLUMN kridtech.recording_chunks.call_id IS 'The call''s ID at Kridtech: kridtech.recordings.call_id';

@@ -13,28 +13,17 @@
 
 #include "archive.h"
 
+#include "background.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
-#include "extension.h"
 #include "statement.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-/* How long a statement here waits for a lock. */
-#define LOCK_TIMEOUT "100ms"
-
-/* Pieces that are removed in one unit. */
+/* Pieces that are removed in one unit: a megabyte. */
 #define CLEAN_CHUNKS "4"
 
 /* ---- statements ------------------------------------------------------------------------------------------- */
-
-static void
-begin(KtOwner *owner)
-{
-	kt_owner_begin(owner);
-	(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_SUSET, PGC_S_SESSION,
-	                         GUC_ACTION_SAVE, true, 0, false);
-}
 
 /* A text column of the row that came back, in that context; NULL stays NULL. */
 static char *
@@ -62,8 +51,8 @@ static KtStatement enlist = {
 	"WITH seen AS MATERIALIZED (SELECT e.call_id, e.received_at FROM kridtech.webhook_events AS e"
 	"  WHERE e.recording_url IS NOT NULL AND e.verified_by IS NOT NULL"
 	"  AND (e.received_at, e.call_id) > ($1, $2) ORDER BY e.received_at, e.call_id LIMIT $3),"
-	" added AS (INSERT INTO kridtech.recordings (call_id, next_attempt_at)"
-	"  SELECT s.call_id, s.received_at FROM seen AS s WHERE $4 AND NOT EXISTS"
+	" added AS (INSERT INTO kridtech.recordings (call_id, next_attempt_at, received_at)"
+	"  SELECT s.call_id, s.received_at, s.received_at FROM seen AS s WHERE $4 AND NOT EXISTS"
 	"  (SELECT FROM kridtech.recordings AS r WHERE r.call_id = s.call_id)"
 	"  ON CONFLICT (call_id) DO NOTHING)"
 	" SELECT s.received_at, s.call_id, (SELECT count(*) FROM seen) FROM seen AS s"
@@ -81,7 +70,7 @@ kt_archive_enlist(KtArchiveCursor *cursor, int limit, bool insert)
 	bool isnull;
 	int seen = 0;
 
-	begin(&owner);
+	kt_background_begin(&owner);
 	values[0] = TimestampTzGetDatum(cursor->received_at);
 	values[1] = CStringGetTextDatum(cursor->call_id);
 	values[2] = Int64GetDatum(limit);
@@ -103,7 +92,7 @@ static KtStatement claim_next = {
 	"  WHERE q.state = 'waiting' AND q.next_attempt_at <= $2"
 	"  ORDER BY q.next_attempt_at, q.call_id OFFSET $1 LIMIT 1 FOR UPDATE SKIP LOCKED) AS due"
 	" LEFT JOIN kridtech.webhook_events AS e ON e.call_id = due.call_id AND e.verified_by IS NOT NULL"
-	" WHERE r.call_id = due.call_id RETURNING r.call_id, r.attempts, e.recording_url, e.received_at",
+	" WHERE r.call_id = due.call_id RETURNING r.call_id, r.attempts, e.recording_url, r.received_at",
 	SPI_OK_UPDATE_RETURNING,
 	{INT8OID, TIMESTAMPTZOID, InvalidOid},
 	NULL};
@@ -117,7 +106,7 @@ kt_archive_claim(KtArchiveClaim *claim, int skip)
 	bool isnull;
 	bool found;
 
-	begin(&owner);
+	kt_background_begin(&owner);
 	found = kt_statement_run(&claim_next, values, NULL) > 0;
 	if (found)
 	{
@@ -142,7 +131,7 @@ kt_archive_recover(void)
 {
 	KtOwner owner;
 
-	begin(&owner);
+	kt_background_begin(&owner);
 	(void) kt_statement_run(&recover, NULL, NULL);
 	kt_owner_end(&owner);
 }
@@ -156,7 +145,7 @@ run_under(const KtArchiveClaim *claim, KtStatement *statement, Datum *values)
 	KtOwner owner;
 	bool touched;
 
-	begin(&owner);
+	kt_background_begin(&owner);
 	values[0] = CStringGetTextDatum(claim->call_id);
 	values[1] = Int32GetDatum(claim->attempts);
 	touched = kt_statement_run(statement, values, NULL) > 0;
@@ -236,4 +225,62 @@ kt_archive_put_back(const KtArchiveClaim *claim, const char *error, int64 delay)
 	values[2] = Int64GetDatum(delay);
 	values[3] = CStringGetTextDatum(error);
 	return run_under(claim, &put_back, values);
+}
+
+/* ---- retention -------------------------------------------------------------------------------------------- */
+
+static KtStatement oldest = {
+	"SELECT r.call_id, r.state = 'failed' FROM kridtech.recordings AS r WHERE r.received_at < $1"
+	" AND r.state <> 'fetching' ORDER BY r.received_at, r.call_id OFFSET $2 LIMIT 1"
+	" FOR UPDATE SKIP LOCKED",
+	SPI_OK_SELECT,
+	{TIMESTAMPTZOID, INT8OID, InvalidOid},
+	NULL};
+
+static KtStatement condemn = {
+	"UPDATE kridtech.recordings AS r SET state = 'failed', error = 'removed after kridtech.retention',"
+	" next_attempt_at = NULL, content_type = NULL, bytes = NULL, sha256 = NULL, fetched_at = NULL"
+	" WHERE r.call_id = $1",
+	SPI_OK_UPDATE,
+	{TEXTOID, InvalidOid},
+	NULL};
+
+static KtStatement remove_chunks = {
+	"DELETE FROM kridtech.recording_chunks AS c WHERE c.call_id = $1 AND c.seq IN"
+	" (SELECT p.seq FROM kridtech.recording_chunks AS p WHERE p.call_id = $1"
+	"  ORDER BY p.seq LIMIT " CLEAN_CHUNKS ")",
+	SPI_OK_DELETE,
+	{TEXTOID, InvalidOid},
+	NULL};
+
+static KtStatement remove_row = {"DELETE FROM kridtech.recordings AS r WHERE r.call_id = $1",
+                                 SPI_OK_DELETE,
+                                 {TEXTOID, InvalidOid},
+                                 NULL};
+
+KtArchiveRetired
+kt_archive_retire(TimestampTz cutoff, int skip)
+{
+	Datum which[] = {TimestampTzGetDatum(cutoff), Int64GetDatum(skip)};
+	KtArchiveRetired retired = KT_ARCHIVE_NOTHING;
+	KtOwner owner;
+
+	kt_background_begin(&owner);
+	if (kt_statement_run(&oldest, which, NULL) > 0)
+	{
+		bool isnull;
+		bool condemned = DatumGetBool(kt_statement_datum(0, 2, &isnull));
+		Datum call_id[] = {CStringGetTextDatum(kt_statement_text(0, 1))};
+
+		if (!condemned)
+			(void) kt_statement_run(&condemn, call_id, NULL);
+		retired = KT_ARCHIVE_PART;
+		if (kt_statement_run(&remove_chunks, call_id, NULL) == 0)
+		{
+			(void) kt_statement_run(&remove_row, call_id, NULL);
+			retired = KT_ARCHIVE_ROW;
+		}
+	}
+	kt_owner_end(&owner);
+	return retired;
 }

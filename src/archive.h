@@ -48,6 +48,19 @@ extern void kt_archive_recover(void);
  */
 extern bool kt_archive_clean(const KtArchiveClaim *claim);
 
+/*
+ * Removes a part of a recording whose event came before the cutoff, the oldest first, passing over the first skip
+ * of them. What is begun says 'failed' until its last part, the row, is gone.
+ */
+typedef enum KtArchiveRetired
+{
+	KT_ARCHIVE_NOTHING, /* there is none */
+	KT_ARCHIVE_PART,
+	KT_ARCHIVE_ROW
+} KtArchiveRetired;
+
+extern KtArchiveRetired kt_archive_retire(TimestampTz cutoff, int skip);
+
 /* The next functions return false, and do nothing, when the claim is not good any more: the row was deleted, say. */
 
 extern bool kt_archive_append(const KtArchiveClaim *claim, int seq, const char *data, size_t len);

@@ -39,6 +39,9 @@
 #define REST_US INT64CONST(30000000)
 #define REST_SHARE 10
 
+/* How often what kridtech.retention has condemned is looked for. */
+#define RETIRE_US INT64CONST(60000000)
+
 /* What failed is tried again after this. */
 #define FAILURE_US INT64CONST(5000000)
 
@@ -47,7 +50,8 @@ typedef struct Chore
 	MemoryContext context;
 	KtSlot *slot;
 	KtHttp *http;
-	int64 epoch; /* 0: idle */
+	bool ready;  /* this database is ours to work in */
+	int64 epoch; /* of the run that fetches, 0: none does */
 	bool recovered;
 	KtFetch fetches[MAX_DOWNLOADS];
 	int turn; /* whose turn it is */
@@ -60,6 +64,8 @@ typedef struct Chore
 	int64 walk_at;    /* when its next step is due */
 	int64 claim_at;   /* when something may be claimed */
 	int claim_skip;   /* rows that cannot be claimed, passed over until the next walk */
+	int64 retire_at;  /* when something may be old enough to be removed */
+	int retire_skip;  /* rows that cannot be removed, passed over until the next walk */
 } Chore;
 
 static Chore *chore = NULL;
@@ -80,12 +86,17 @@ set_cursor(TimestampTz received_at, const char *call_id)
 static void
 begin_walk(int64 now)
 {
-	set_cursor(GetCurrentTimestamp() - (int64) kt_recording_max_age * USECS_PER_SEC, "");
+	int64 reach = kt_recording_max_age;
+
+	/* what retention has removed is not to come again */
+	if (kt_retention > 0)
+		reach = Min(reach, kt_retention);
+	set_cursor(GetCurrentTimestamp() - reach * USECS_PER_SEC, "");
 	chore->walk_limit = WALK_BATCH;
 	chore->walk_passes = false;
 	chore->walk_began = now;
 	chore->rest_until = 0;
-	chore->claim_skip = 0;
+	chore->claim_skip = chore->retire_skip = 0;
 }
 
 /* What a unit is about, and what came of it. */
@@ -95,6 +106,7 @@ typedef struct Unit
 	int seen;
 	KtFetch *fetch;
 	bool claimed;
+	KtArchiveRetired retired;
 } Unit;
 
 static void
@@ -195,6 +207,33 @@ claim(KtFetch *fetch, int64 now)
 	kt_fetch_begin(fetch, chore->http, chore->slot);
 }
 
+/* ---- retention --------------------------------------------------------------------------------------------- */
+
+static void
+retire_work(void *argument)
+{
+	Unit *unit = argument;
+	TimestampTz cutoff = GetCurrentTimestamp() - (int64) kt_retention * USECS_PER_SEC;
+
+	unit->retired = kt_archive_retire(cutoff, chore->retire_skip);
+}
+
+static void
+retire(int64 now)
+{
+	Unit unit = {.retired = KT_ARCHIVE_NOTHING};
+
+	if (kt_xact_run("removing a recording beyond kridtech.retention", retire_work, &unit, NULL,
+	                NULL, 0) != KT_XACT_DONE)
+	{
+		chore->retire_skip++;
+		chore->retire_at = now + FAILURE_US;
+		return;
+	}
+	kt_count(chore->slot, KT_COUNT_RETIRED, unit.retired == KT_ARCHIVE_ROW);
+	chore->retire_at = now + (unit.retired == KT_ARCHIVE_NOTHING ? RETIRE_US : WALK_US);
+}
+
 /* ---- the chore -------------------------------------------------------------------------------------------- */
 
 static void
@@ -227,7 +266,7 @@ forget(void)
 		kt_fetch_release(&chore->fetches[i]);
 	chore->recovered = false;
 	chore->rest_until = 1; /* which is past */
-	chore->walk_at = chore->claim_at = 0;
+	chore->walk_at = chore->claim_at = chore->retire_at = 0;
 }
 
 /* The next download whose unit is due, in turn. */
@@ -250,31 +289,35 @@ find_due(int64 now)
 	return NULL;
 }
 
-void
-kt_recordings_step(KtHttp *http, KtSlot *slot, int64 epoch)
+/* When what there is to fetch needs a unit. */
+static int64
+fetch_deadline(void)
 {
-	int64 now = kt_http_now();
+	int64 deadline = chore->walk_at;
+	int i;
+
+	if (!chore->recovered)
+		return deadline;
+	if (find_free() != NULL)
+		deadline = Min(deadline, chore->claim_at);
+	for (i = 0; i < MAX_DOWNLOADS; i++)
+	{
+		int64 at = kt_fetch_due(&chore->fetches[i]);
+
+		if (at >= 0)
+			deadline = Min(deadline, at);
+	}
+	return deadline;
+}
+
+/* One unit, which must be due. */
+static void
+fetch_step(int64 now)
+{
 	KtFetch *fetch;
 
-	if (!kt_recordings)
-		epoch = 0;
-	if (chore == NULL && epoch == 0)
-		return;
-	if (chore == NULL)
-		make_chore();
-	chore->http = http;
-	chore->slot = slot;
-	if (epoch != chore->epoch)
-	{
-		forget();
-		chore->epoch = epoch;
-	}
-	if (epoch == 0)
-		return;
 	if (!chore->recovered)
 	{
-		if (chore->walk_at > now)
-			return;
 		chore->recovered =
 			kt_xact_run("recovering recordings", recover_work, NULL, NULL, NULL, 0) == KT_XACT_DONE;
 		chore->walk_at = chore->recovered ? 0 : now + FAILURE_US;
@@ -287,29 +330,44 @@ kt_recordings_step(KtHttp *http, KtSlot *slot, int64 epoch)
 	}
 	else if (now >= chore->walk_at)
 		walk(now);
-	else if (now >= chore->claim_at && (fetch = find_free()) != NULL)
+	else if ((fetch = find_free()) != NULL)
 		claim(fetch, now);
+}
+
+void
+kt_recordings_step(KtHttp *http, KtSlot *slot, int64 epoch)
+{
+	int64 now = kt_http_now();
+	int64 fetching = kt_recordings ? epoch : 0;
+
+	if (chore == NULL && (epoch == 0 || (fetching == 0 && kt_retention == 0)))
+		return;
+	if (chore == NULL)
+		make_chore();
+	chore->http = http;
+	chore->slot = slot;
+	chore->ready = epoch != 0;
+	if (fetching != chore->epoch)
+	{
+		forget();
+		chore->epoch = fetching;
+	}
+	if (chore->epoch != 0 && now >= fetch_deadline())
+		fetch_step(now);
+	else if (chore->ready && kt_retention > 0 && now >= chore->retire_at)
+		retire(now);
 }
 
 int64
 kt_recordings_deadline(void)
 {
-	int64 deadline;
-	int i;
+	int64 deadline = -1;
 
-	if (chore == NULL || chore->epoch == 0)
+	if (chore == NULL || !chore->ready)
 		return -1;
-	deadline = chore->walk_at;
-	if (!chore->recovered)
-		return deadline;
-	if (find_free() != NULL)
-		deadline = Min(deadline, chore->claim_at);
-	for (i = 0; i < MAX_DOWNLOADS; i++)
-	{
-		int64 at = kt_fetch_due(&chore->fetches[i]);
-
-		if (at >= 0)
-			deadline = Min(deadline, at);
-	}
+	if (kt_retention > 0)
+		deadline = chore->retire_at;
+	if (chore->epoch != 0)
+		deadline = deadline < 0 ? fetch_deadline() : Min(deadline, fetch_deadline());
 	return deadline;
 }

@@ -1,7 +1,8 @@
 /*
- * The dialer's chore beside dialling: it fetches the recordings of verified webhook events.
+ * The dialer's chore beside dialling: it fetches the recordings of verified webhook events, while kridtech.recordings
+ * is on, and removes those that are beyond kridtech.retention.
  *
- * While kridtech.recordings is on. A step does one short unit of work at most, so that a turn of the dialer's loop is
+ * A step does one short unit of work at most, so that a turn of the dialer's loop is
  * never longer for it than one piece of a recording takes to be written.
  */
 #ifndef KT_RECORDINGS_H

@@ -1,13 +1,13 @@
 -- The tables of recordings: their columns, what they refuse, how content is read, who may.
 \ir lib/begin.sql
-SELECT plan(60);
+SELECT plan(61);
 
 SELECT has_pk('kridtech', 'recordings', 'recordings has a primary key');
 SELECT col_is_pk('kridtech', 'recordings', 'call_id', 'a call has one recording');
 SELECT col_type_is('kridtech', 'recordings', column_name, type, 'recordings.' || column_name || ' is ' || type)
   FROM (VALUES ('call_id', 'text'), ('state', 'text'), ('content_type', 'text'), ('bytes', 'bigint'), ('sha256', 'bytea'),
     ('fetched_at', 'timestamp with time zone'), ('error', 'text'), ('attempts', 'integer'),
-    ('next_attempt_at', 'timestamp with time zone')) AS c(column_name, type);
+    ('next_attempt_at', 'timestamp with time zone'), ('received_at', 'timestamp with time zone')) AS c(column_name, type);
 SELECT col_is_pk('kridtech', 'recording_chunks', ARRAY['call_id', 'seq'], 'a piece is known by its call and number');
 SELECT col_type_is('kridtech', 'recording_chunks', 'data', 'bytea', 'recording_chunks.data is bytea');
 SELECT is((SELECT attstorage FROM pg_attribute WHERE attrelid = 'kridtech.recording_chunks'::regclass AND attname = 'data'), 'e',

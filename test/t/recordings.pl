@@ -209,8 +209,10 @@ my $old = event($server->url('ok/1004'), received_at => '2020-01-01');
 my $new = event($server->url('ok/1005'));
 settled($new, 'fetched');
 is(recording($old), undef, 'an event older than kridtech.recording_max_age is left alone');
-$d->sql("INSERT INTO kridtech.recordings (call_id) VALUES ('$old')");
-like(settled($old, 'failed')->{error}, qr/older than kridtech.recording_max_age/, 'also when a row asks for it');
+$d->sql("INSERT INTO kridtech.recordings (call_id, received_at) VALUES ('$old', '2020-01-01')");
+like(settled($old, 'failed')->{error}, qr/older than kridtech.recording_max_age/, 'also when there is a row');
+$d->sql("DELETE FROM kridtech.recordings WHERE call_id = '$old'; INSERT INTO kridtech.recordings (call_id) VALUES ('$old')");
+is(settled($old, 'fetched')->{state}, 'fetched', 'but a row that is made by hand asks for it now');
 $d->sql("INSERT INTO kridtech.recordings (call_id) VALUES ('no such call')");
 like(settled('no such call', 'failed')->{error}, qr/event is gone/, 'a row without an event fails');
 
@@ -326,6 +328,24 @@ note(sprintf '%d calls beside the download, median %.3f s, slowest %.3f s; %d kB
 cmp_ok($d->stat('recordings_fetched'), '>=', 2, 'the stats count what was fetched');
 cmp_ok($d->stat('recording_bytes'), '>=', 400 * MB, 'and its bytes');
 unlike($d->log, qr/\Q$Dialing::KEY\E/, 'the key is nowhere in the log');
+
+# ---- retention ----------------------------------------------------------------------------------------------------
+
+my $aged = event($server->url('ok/1500000'), received_at => '2020-01-01');
+$d->set('kridtech.recording_max_age' => '366d');
+$d->sql("UPDATE kridtech.webhook_events SET received_at = now() - interval '300 days' WHERE call_id = '$aged'");
+$d->sql('SELECT kridtech_restart_workers()');
+settled($aged, 'fetched', 40);
+my $fetched = $d->sql("SELECT count(*) FROM kridtech.recordings WHERE state = 'fetched'");
+$d->set('kridtech.recordings' => 'off', 'kridtech.retention' => '200d');
+ok(kt_wait(sub { !recording($aged) }, 20), 'a recording whose event came longer ago than kridtech.retention is removed');
+is(chunks($aged), 0, 'with its content');
+is($d->sql("SELECT count(*) FROM kridtech.recordings WHERE state = 'fetched'"), $fetched - 1, 'and no other');
+$d->set('kridtech.recordings' => 'on');
+my $afterwards = event($server->url('ok/1012'));
+settled($afterwards, 'fetched', 40);
+is(recording($aged), undef, 'and it is not fetched again');
+$d->reset('kridtech.retention', 'kridtech.recording_max_age');
 
 # ---- copies, DROP EXTENSION, shutdown --------------------------------------------------------------------------------
 
