@@ -148,6 +148,14 @@ may_lie_between(const KtMatchList *list, int64_t created_at, int64_t from, int64
 	return created_at - list->skew_low >= from && created_at - list->skew_high <= to;
 }
 
+/* A time that can be reckoned with: within some thousand years. */
+static bool
+has_time(const KtMatchCall *call)
+{
+	return call->has_created && call->created_at < INT64_MAX / 64 &&
+	       call->created_at > -INT64_MAX / 64;
+}
+
 /* Whether it may be a call that this attempt has placed. */
 static Answer
 may_be_of(const KtMatchList *list, const KtMatchCall *call, const KtMatchAttempt *attempt,
@@ -159,7 +167,7 @@ may_be_of(const KtMatchList *list, const KtMatchCall *call, const KtMatchAttempt
 		return NO;
 	if (call->account_id != NULL && strcmp(call->account_id, attempt->account_id) != 0)
 		return NO;
-	if (!call->has_created)
+	if (!has_time(call))
 		answer = MAYBE;
 	else if (!may_lie_between(list, call->created_at, zone_start(attempt),
 	                          zone_end(attempt, rules)))
@@ -181,7 +189,7 @@ kt_match_covers(const KtMatchList *list, int64_t since)
 	{
 		const KtMatchCall *call = &list->calls[i];
 
-		if (!call->has_created || (before != NULL && call->created_at > before->created_at))
+		if (!has_time(call) || (before != NULL && call->created_at > before->created_at))
 			return false;
 		before = call;
 	}

@@ -10,6 +10,7 @@
 #include "account.h"
 #include "arguments.h"
 #include "client.h"
+#include "events.h"
 #include "extension.h"
 #include "fmgr.h"
 #include "mirror.h"
@@ -45,6 +46,20 @@ read_list(const char *account_id, const char *status, Listing *listing)
 	return status == NULL && kt_mirror_is_whole(&answer.fields);
 }
 
+/* What the API lists vouches for events. In the caller's transaction, as the tables' owner. */
+static void
+verify_events(const Listing *listing)
+{
+	const char **call_ids = palloc((listing->n + 1) * sizeof(char *));
+	int n = 0;
+	int i;
+
+	for (i = 0; i < listing->n; i++)
+		if (listing->calls[i].call_id != NULL)
+			call_ids[n++] = listing->calls[i].call_id;
+	(void) kt_events_verify_listed(call_ids, n);
+}
+
 /* kridtech_sync_calls(account_id) returns integer, the rows added or changed */
 Datum
 kridtech_sync_calls(PG_FUNCTION_ARGS)
@@ -64,5 +79,6 @@ kridtech_sync_calls(PG_FUNCTION_ARGS)
 	kt_owner_begin(&owner);
 	changed = kt_mirror_store(kt_mirror_convert(listing.calls, listing.n), listing.n, &added);
 	kt_owner_end(&owner);
+	verify_events(&listing);
 	PG_RETURN_INT32(changed);
 }

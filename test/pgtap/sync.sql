@@ -1,6 +1,6 @@
 -- kridtech_sync_calls(): the mirror of GET /api/calls.
 \ir lib/begin.sql
-SELECT plan(35);
+SELECT plan(39);
 
 CREATE FUNCTION test.list_is(rows text, total int DEFAULT NULL) RETURNS void LANGUAGE sql AS $$
     SELECT test.next_answer('calls', jsonb_build_object('fault', 'body', 'status', 200, 'body',
@@ -55,6 +55,17 @@ SELECT is(test.synced('{"callId":"b","callStatus":"ongoing"},{"callId":"b","call
 SELECT is(test.call('b'), '   completed 3   ', 'in its furthest state');
 SELECT is(test.synced('{"callStatus":"completed"},{"callId":"","toNumber":"x"},{"callId":7}'), 0, 'rows without a callId are passed over');
 SELECT is(test.synced(''), 0, 'an empty list is no error');
+
+-- events whose call the API lists are genuine
+INSERT INTO kridtech.webhook_events (call_id, raw) VALUES ('inbound', '{}'), ('forged', '{}');
+INSERT INTO kridtech.webhook_events (call_id, raw, verified_by) VALUES ('ours', '{}', 'request');
+CREATE TABLE test.verified (call_id text, verified_by text);
+CREATE FUNCTION test.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO test.verified VALUES (NEW.call_id, NEW.verified_by); RETURN NULL; END $$;
+CREATE TRIGGER note AFTER UPDATE OF verified_by ON kridtech.webhook_events FOR EACH ROW EXECUTE FUNCTION test.note();
+SELECT is(test.synced('{"callId":"inbound"},{"callId":"ours"}'), 2, 'calls of webhooks that have come are listed');
+SELECT results_eq('SELECT call_id, verified_by FROM kridtech.webhook_events ORDER BY 1', $$VALUES ('forged', NULL), ('inbound', 'api'), ('ours', 'request')$$, 'which vouches for those that nothing else has verified');
+SELECT is(test.synced('{"callId":"inbound"},{"callId":"ours"}'), 0, 'and once is enough:');
+SELECT results_eq('SELECT call_id, verified_by FROM test.verified', $$VALUES ('inbound', 'api')$$, 'a trigger on that fires once');
 
 -- which lists are read
 DELETE FROM kridtech.calls;

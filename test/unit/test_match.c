@@ -208,6 +208,10 @@ what_cannot_be_read_leaves_it_open(void **state)
 	calls[1] = call_at("b", 0);
 	calls[1].has_created = false;
 	assert_int_equal(verdict_on(list_of(calls, 2)), KT_MATCH_UNCLEAR);
+	calls[1] = call_at("b", INT64_MAX);
+	assert_int_equal(verdict_on(list_of(calls, 2)), KT_MATCH_UNCLEAR);
+	calls[1] = call_at("b", INT64_MIN);
+	assert_int_equal(verdict_on(list_of(calls, 2)), KT_MATCH_UNCLEAR);
 	calls[0].direction = calls[0].account_id = NULL;
 	assert_int_equal(verdict_on(list_of(calls, 1)), KT_MATCH_ONE);
 }
