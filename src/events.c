@@ -17,17 +17,14 @@
 
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
-#include "compat.h"
-#include "convert.h"
 #include "extension.h"
+#include "compat.h"
 #include "kept.h"
-#include "queue.h"
+#include "newevent.h"
 #include "settings.h"
 #include "statement.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/jsonb.h"
-#include "variables.h"
 
 /*
  * So much goes through one statement: the arrays stay within work_mem, and far below the 1 GB that one may
@@ -36,120 +33,12 @@
 #define MAX_ROWS 128
 #define MAX_BYTES (2 * 1024 * 1024)
 
-/* Bytes of events that nothing has verified, as far as this process knows. */
+/*
+ * Bytes of events that nothing has verified, as far as this process knows. Only the worker counts them; for a
+ * human who replays there is no bound.
+ */
 static int64 unverified = 0;
-
-/* ---- a delivery as parameters ------------------------------------------------------------------------ */
-
-enum
-{
-	P_CALL_ID,
-	P_STATUS,
-	P_DURATION_MS,
-	P_TRANSCRIPT,
-	P_RECORDING_URL,
-	P_DYNAMIC_VARIABLES,
-	P_VARIABLES,
-	P_RAW,
-	P_REMOTE_ADDR,
-	P_DELIVERIES,
-	P_RECEIVED_AT,
-	P_REF,
-	P_NAMED, /* the request that the ref names */
-	NPARAMETERS
-};
-
-static const Oid parameter_types[NPARAMETERS] = {
-	[P_CALL_ID] = TEXTOID,
-	[P_STATUS] = TEXTOID,
-	[P_DURATION_MS] = INT8OID,
-	[P_TRANSCRIPT] = TEXTOID,
-	[P_RECORDING_URL] = TEXTOID,
-	[P_DYNAMIC_VARIABLES] = JSONBOID,
-	[P_VARIABLES] = JSONBOID,
-	[P_RAW] = BYTEAOID,
-	[P_REMOTE_ADDR] = TEXTOID,
-	[P_DELIVERIES] = INT4OID,
-	[P_RECEIVED_AT] = TIMESTAMPTZOID,
-	[P_REF] = TEXTOID,
-	[P_NAMED] = INT8OID,
-};
-
-/* A delivery that is to become an event, and what came of it. */
-typedef struct NewEvent
-{
-	const KtWebhook *webhook;
-	int deliveries;
-	TimestampTz received_at;
-	char *call_id; /* in the database's encoding */
-	KtStoredAs as; /* KT_STORED_KEPT: it did not become one, for no reason of its own */
-	bool binds;
-	KtParameter parameters[NPARAMETERS];
-} NewEvent;
-
-static void
-set_text(KtParameter *parameter, const char *utf8)
-{
-	parameter->isnull = utf8 == NULL;
-	if (utf8 != NULL)
-		parameter->value = CStringGetTextDatum(kt_convert_to_server(utf8));
-}
-
-static void
-set_variables(KtParameter *parameters, const char *json)
-{
-	Jsonb *sent;
-	Jsonb *object;
-
-	parameters[P_DYNAMIC_VARIABLES].isnull = json == NULL;
-	parameters[P_VARIABLES].isnull = true;
-	parameters[P_REF].isnull = parameters[P_NAMED].isnull = true;
-	if (json == NULL)
-		return;
-	sent =
-		DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(kt_convert_to_server(json))));
-	parameters[P_DYNAMIC_VARIABLES].value = JsonbPGetDatum(sent);
-	object = kt_variables_object(sent);
-	if (object != NULL)
-	{
-		char *ref = kt_variables_string(object, "kridtech_ref");
-		int64 named = ref == NULL ? 0 : kt_queue_read_ref(ref);
-
-		parameters[P_VARIABLES].isnull = false;
-		parameters[P_VARIABLES].value = JsonbPGetDatum(object);
-		if (named != 0)
-		{
-			parameters[P_NAMED].isnull = false;
-			parameters[P_NAMED].value = Int64GetDatum(named);
-			parameters[P_REF].isnull = false;
-			parameters[P_REF].value = CStringGetTextDatum(ref);
-		}
-	}
-}
-
-static void
-set_parameters(NewEvent *item)
-{
-	const KtWebhook *webhook = item->webhook;
-	KtParameter *parameters = item->parameters;
-	int64 duration;
-
-	item->call_id = kt_convert_to_server(webhook->call_id);
-	memset(parameters, 0, sizeof(item->parameters));
-	parameters[P_CALL_ID].value = CStringGetTextDatum(item->call_id);
-	set_text(&parameters[P_STATUS], webhook->status);
-	parameters[P_DURATION_MS].isnull = !kt_convert_int64(webhook->duration_ms, &duration);
-	if (!parameters[P_DURATION_MS].isnull)
-		parameters[P_DURATION_MS].value = Int64GetDatum(duration);
-	set_text(&parameters[P_TRANSCRIPT], webhook->transcript);
-	set_text(&parameters[P_RECORDING_URL], webhook->recording_url);
-	set_variables(parameters, webhook->dynamic_variables);
-	parameters[P_RAW].value =
-		PointerGetDatum(cstring_to_text_with_len(webhook->raw, (int) webhook->raw_len));
-	set_text(&parameters[P_REMOTE_ADDR], kt_kept_address(webhook));
-	parameters[P_DELIVERIES].value = Int32GetDatum(item->deliveries);
-	parameters[P_RECEIVED_AT].value = TimestampTzGetDatum(item->received_at);
-}
+static bool is_counted = false;
 
 /* ---- storing ----------------------------------------------------------------------------------------- */
 
@@ -217,12 +106,13 @@ static KtStatement find_events = {
 static bool
 is_full(void)
 {
-	return kt_webhook_max_unverified > 0 && unverified >= (int64) kt_webhook_max_unverified * 1024;
+	return is_counted && kt_webhook_max_unverified > 0 &&
+	       unverified >= (int64) kt_webhook_max_unverified * 1024;
 }
 
 /* Marks what the INSERT returned. Rows come back in their order, so the search is short. */
 static void
-take_inserted(NewEvent **items, int n, uint64 rows)
+take_inserted(KtNewEvent **items, int n, uint64 rows)
 {
 	int next = 0;
 	uint64 i;
@@ -248,26 +138,26 @@ take_inserted(NewEvent **items, int n, uint64 rows)
 
 /* One column of the parameters. */
 static Datum
-array_of(NewEvent **items, int n, int column)
+array_of(KtNewEvent **items, int n, int column)
 {
 	KtParameter *elements = palloc(n * sizeof(KtParameter));
 	int i;
 
 	for (i = 0; i < n; i++)
 		elements[i] = items[i]->parameters[column];
-	return kt_statement_array(parameter_types[column], elements, n);
+	return kt_statement_array(kt_event_types[column], elements, n);
 }
 
 /* Inserts items, whose call_ids differ. */
 static void
-insert(NewEvent **items, int n, bool take_all)
+insert(KtNewEvent **items, int n)
 {
-	Datum values[NPARAMETERS + 1];
-	char nulls[NPARAMETERS + 1];
+	Datum values[KT_NPARAMETERS + 1];
+	char nulls[KT_NPARAMETERS + 1];
 	int i;
 
 	memset(nulls, ' ', sizeof(nulls));
-	for (i = 0; i < NPARAMETERS; i++)
+	for (i = 0; i < KT_NPARAMETERS; i++)
 		if (n > 1)
 			values[i] = array_of(items, n, i);
 		else
@@ -275,14 +165,14 @@ insert(NewEvent **items, int n, bool take_all)
 			values[i] = items[0]->parameters[i].value;
 			nulls[i] = items[0]->parameters[i].isnull ? 'n' : ' ';
 		}
-	values[NPARAMETERS] = BoolGetDatum(take_all || !is_full());
+	values[KT_NPARAMETERS] = BoolGetDatum(!is_full());
 	take_inserted(items, n,
 	              kt_statement_run(n > 1 ? &insert_events : &insert_event, values, nulls));
 }
 
 /* Sets as for those of items whose number, from 1, a statement has returned. */
 static void
-take_numbers(NewEvent **items, KtStoredAs as, uint64 rows)
+take_numbers(KtNewEvent **items, KtStoredAs as, uint64 rows)
 {
 	uint64 i;
 
@@ -292,26 +182,26 @@ take_numbers(NewEvent **items, KtStoredAs as, uint64 rows)
 
 /* What the INSERT has passed over: equal to the event that is there, or a conflict with it. */
 static void
-judge_others(NewEvent **items, int n)
+judge_others(KtNewEvent **items, int n)
 {
 	Datum values[3];
 
-	values[0] = array_of(items, n, P_CALL_ID);
-	values[1] = array_of(items, n, P_RAW);
-	values[2] = array_of(items, n, P_DELIVERIES);
+	values[0] = array_of(items, n, KT_P_CALL_ID);
+	values[1] = array_of(items, n, KT_P_RAW);
+	values[2] = array_of(items, n, KT_P_DELIVERIES);
 	take_numbers(items, KT_STORED_CONFLICT, kt_statement_run(&find_events, values, NULL));
 	take_numbers(items, KT_STORED_DUPLICATE, kt_statement_run(&count_equals, values, NULL));
 }
 
 /*
- * Makes events of items, no more than one statement takes. take_all: also what nothing verifies, whatever the
- * bound says. An item that meets no event and becomes none was refused, or a trigger or rule suppressed it.
+ * Makes events of items, no more than one statement takes. An item that meets no event and becomes none was
+ * refused for the bound, or a trigger or rule suppressed it.
  */
 static void
-store_items(NewEvent *items, int n, bool take_all)
+store_items(KtNewEvent *items, int n)
 {
-	NewEvent **firsts = palloc(n * sizeof(NewEvent *));
-	NewEvent **others = palloc(n * sizeof(NewEvent *));
+	KtNewEvent **firsts = palloc(n * sizeof(KtNewEvent *));
+	KtNewEvent **others = palloc(n * sizeof(KtNewEvent *));
 	int nfirsts = 0;
 	int nothers = 0;
 	int i;
@@ -319,16 +209,16 @@ store_items(NewEvent *items, int n, bool take_all)
 
 	for (i = 0; i < n; i++)
 	{
-		items[i].as = is_full() && !take_all ? KT_STORED_REFUSED : KT_STORED_KEPT;
+		items[i].as = is_full() ? KT_STORED_REFUSED : KT_STORED_KEPT;
 		items[i].binds = false;
-		set_parameters(&items[i]);
+		kt_newevent_fill(&items[i]);
 		/* A second body for one call in one batch waits for the first. */
 		for (j = 0; j < nfirsts && strcmp(firsts[j]->call_id, items[i].call_id) != 0; j++)
 			;
 		if (j == nfirsts)
 			firsts[nfirsts++] = &items[i];
 	}
-	insert(firsts, nfirsts, take_all);
+	insert(firsts, nfirsts);
 	for (i = 0; i < n; i++)
 		if (items[i].as != KT_STORED_EVENT)
 			others[nothers++] = &items[i];
@@ -367,57 +257,81 @@ find_twins(const KtWebhook *webhooks, int n, int *twins, int *counts)
 	}
 }
 
+/* Makes events of those deliveries that can be one and equal no earlier one. */
+static void
+store_events(const KtWebhook *webhooks, int n, const int *twins, const int *counts,
+             KtStored *stored)
+{
+	KtNewEvent *items = palloc(n * sizeof(KtNewEvent));
+	int *places = palloc(n * sizeof(int));
+	TimestampTz now = GetCurrentTimestamp();
+	int nitems = 0;
+	int i;
+
+	for (i = 0; i < n; i++)
+	{
+		if (twins[i] != i || webhooks[i].fault != NULL)
+			continue;
+		items[nitems].webhook = &webhooks[i];
+		items[nitems].deliveries = counts[i];
+		items[nitems].received_at = now;
+		places[nitems++] = i;
+	}
+	if (nitems > 0)
+		store_items(items, nitems);
+	for (i = 0; i < nitems; i++)
+	{
+		stored[places[i]].as = items[i].as;
+		stored[places[i]].binds = items[i].binds;
+	}
+}
+
+/* What is to be kept of those deliveries that equal no earlier one: bad bodies, and what became no event. */
+static void
+keep_others(const KtWebhook *webhooks, int n, const int *twins, const int *counts, KtStored *stored)
+{
+	KtKept *rows = palloc(n * sizeof(KtKept));
+	int *places = palloc(n * sizeof(int));
+	int nrows = 0;
+	int i;
+
+	for (i = 0; i < n; i++)
+	{
+		const KtWebhook *w = &webhooks[i];
+
+		if (twins[i] != i)
+			continue;
+		if (w->fault != NULL)
+			rows[nrows] = kt_kept_row(w, counts[i], KT_KEPT_BAD, NULL);
+		else if (stored[i].as == KT_STORED_CONFLICT)
+			rows[nrows] = kt_kept_row(w, counts[i], KT_KEPT_CONFLICT, NULL);
+		else if (stored[i].as == KT_STORED_KEPT)
+			rows[nrows] = kt_kept_row(w, counts[i], KT_KEPT_ERROR, kt_events_suppressed);
+		else
+			continue;
+		places[nrows++] = i;
+	}
+	kt_kept_put(rows, places, nrows, stored);
+}
+
 /* As many as one statement takes. */
 static void
 store_chunk(const KtWebhook *webhooks, int n, KtStored *stored)
 {
 	int *twins = palloc(n * sizeof(int));
 	int *counts = palloc(n * sizeof(int));
-	int *places = palloc(n * sizeof(int));
-	NewEvent *items = palloc(n * sizeof(NewEvent));
-	KtKept *rows = palloc(n * sizeof(KtKept));
-	TimestampTz now = GetCurrentTimestamp();
-	int nitems = 0;
-	int nrows = 0;
 	int i;
 
 	find_twins(webhooks, n, twins, counts);
-	for (i = 0; i < n; i++)
-		if (twins[i] == i && webhooks[i].fault == NULL)
-		{
-			NewEvent *item = &items[nitems];
-
-			item->webhook = &webhooks[i];
-			item->deliveries = counts[i];
-			item->received_at = now;
-			places[nitems++] = i;
-		}
-	if (nitems > 0)
-		store_items(items, nitems, false);
-	for (i = 0; i < nitems; i++)
-	{
-		stored[places[i]].as = items[i].as;
-		stored[places[i]].binds = items[i].binds;
-	}
-	for (i = 0; i < n; i++)
-	{
-		if (twins[i] != i || (webhooks[i].fault == NULL && stored[i].as != KT_STORED_CONFLICT &&
-		                      stored[i].as != KT_STORED_KEPT))
-			continue;
-		places[nrows] = i;
-		rows[nrows++] =
-			webhooks[i].fault == NULL && stored[i].as == KT_STORED_KEPT
-				? kt_kept_row(&webhooks[i], counts[i], KT_KEPT_ERROR, kt_events_suppressed)
-				: kt_kept_row(&webhooks[i], counts[i], KT_KEPT_CONFLICT, NULL);
-	}
-	kt_kept_put(rows, places, nrows, stored);
+	store_events(webhooks, n, twins, counts, stored);
+	keep_others(webhooks, n, twins, counts, stored);
 	for (i = 0; i < n; i++)
 		if (twins[i] != i)
 		{
 			stored[i] = stored[twins[i]];
+			stored[i].binds = false;
 			if (stored[i].as == KT_STORED_EVENT)
 				stored[i].as = KT_STORED_DUPLICATE;
-			stored[i].binds = false;
 		}
 }
 
@@ -489,10 +403,10 @@ kt_events_store(const KtWebhook *webhooks, int n, KtStored *stored)
 KtStored
 kt_events_store_one(const KtWebhook *webhook, TimestampTz received_at, int deliveries)
 {
-	NewEvent item = {.webhook = webhook, .deliveries = deliveries, .received_at = received_at};
+	KtNewEvent item = {.webhook = webhook, .deliveries = deliveries, .received_at = received_at};
 	KtStored stored;
 
-	store_items(&item, 1, true);
+	store_items(&item, 1);
 	stored.as = item.as;
 	stored.binds = item.binds;
 	return stored;
@@ -516,6 +430,7 @@ kt_events_begin(void)
 	kt_owner_begin(&owner);
 	kt_statement_run(&count_unverified, values, NULL);
 	unverified = kt_statement_int64(0, 1);
+	is_counted = true;
 	kt_kept_begin();
 	kt_owner_end(&owner);
 }

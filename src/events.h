@@ -102,7 +102,7 @@ extern const char *kt_events_problem(void);
 
 /*
  * Makes an event of a delivery, or says why not: KT_STORED_CONFLICT, or KT_STORED_KEPT where a trigger or rule
- * suppressed the row. Nothing goes to the inbox. The bound on what nothing verifies does not hold here.
+ * suppressed the row. Nothing goes to the inbox.
  */
 extern KtStored kt_events_store_one(const KtWebhook *webhook, TimestampTz received_at,
                                     int deliveries);

@@ -2,9 +2,9 @@
  * Who is let in: accepting connections for the HTTP server, and making room for them.
  *
  * Owns the listening sockets' place in the server's epoll fd; the sockets are the caller's. Connections are
- * accepted here and not by the library, so that it can neither close nor shut down a socket that the postmaster and the
- * next worker share; limits are kept before it spends memory; and running out of descriptors pauses us
- * instead of spinning. What is not accepted waits in the kernel and is refused by nobody.
+ * accepted here and not by the library, so that it can neither close nor shut down a socket that the
+ * postmaster and the next worker share; limits are kept before it spends memory; and running out of
+ * descriptors pauses us instead of spinning. What is not accepted waits in the kernel, refused by nobody.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE

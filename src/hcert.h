@@ -27,8 +27,8 @@ typedef struct KtHcert
 } KtHcert;
 
 /*
- * Reads a pair of PEM texts. NULL, with words in error, when one cannot be read or they do not belong together. A
- * certificate whose time is over is taken: clients see that, and end tells.
+ * Reads a pair of PEM texts. NULL, with words in error, when one cannot be read or they do not belong
+ * together. A certificate whose time is over is taken: clients see that, and end tells.
  */
 extern KtHcert *kt_hcert_load(const char *cert, const char *key, char *error, size_t size);
 

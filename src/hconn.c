@@ -133,6 +133,21 @@ kt_hconn_count(const KtHconnSet *set, const struct sockaddr_storage *peer)
 
 /* ---- the socket, past the library ---------------------------------------------------------------------- */
 
+int64_t
+kt_hconn_last_bytes(const KtHconn *conn)
+{
+	struct tcp_info info;
+	socklen_t size = sizeof(info);
+	int64_t age = 0;
+
+	memset(&info, 0, sizeof(info));
+	if (getsockopt(conn->fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0)
+		age = (int64_t) info.tcpi_last_data_recv * 1000;
+
+	/* The kernel counts in its ticks, of up to 10 ms: less than two of them is now. */
+	return kt_httpd_now() - (age >= 20000 ? age : 0);
+}
+
 bool
 kt_hconn_is_silent(const KtHconn *conn)
 {

@@ -91,6 +91,12 @@ extern bool kt_hconn_is_pending(const KtHconn *conn);
 /* How many connections count under that address. */
 extern int kt_hconn_count(const KtHconnSet *set, const struct sockaddr_storage *peer);
 
+/*
+ * When the kernel got the last bytes from its client, on kt_httpd_now()'s clock: we may be reading them much later,
+ * and the connection may have waited to be accepted. Some milliseconds coarse.
+ */
+extern int64_t kt_hconn_last_bytes(const KtHconn *conn);
+
 /* True while the kernel holds nothing that its client has sent. */
 extern bool kt_hconn_is_silent(const KtHconn *conn);
 

@@ -1,8 +1,8 @@
 /*
  * The library under the HTTP server: how it is started, given its turns, and what it says of connections.
  *
- * Owns the library's daemon and the answers it sends. The library never sees a listening socket, and its callbacks
- * run inside kt_hdaemon_run() alone.
+ * Owns the library's daemon and the answers it sends. The library never sees a listening socket, and its
+ * callbacks run inside kt_hdaemon_run() alone.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -22,7 +22,7 @@
 
 /* ---- the library's turn ---------------------------------------------------------------------------- */
 
-/* Forgets the connections that the library did not begin with, for want of memory; it has closed their sockets. */
+/* Forgets the connections that the library did not begin with, for want of memory. It closed their sockets. */
 static void
 forget_refused(KtHttpd *httpd)
 {
@@ -43,10 +43,10 @@ forget_refused(KtHttpd *httpd)
 }
 
 /*
- * Gives the library its turn. With epoll (0.9.72 to 1.0) it wants the next turn at once for as long as a client is
- * silent in the middle of a TLS handshake: whoever stalled there would keep a processor busy. So a turn in
- * which nothing was read, written or called back, and after which nothing is left to read inside GnuTLS, is taken
- * for a stall, and the next one waits for a socket or a deadline.
+ * Gives the library its turn. With epoll (0.9.72 to 1.0) it wants the next turn at once for as long as a
+ * client is silent in the middle of a TLS handshake: whoever stalled there would keep a processor busy. So a
+ * turn in which nothing was read, written or called back, and after which nothing is left to read inside
+ * GnuTLS, is taken for a stall, and the next one waits for a socket or a deadline.
  */
 void
 kt_hdaemon_run(KtHttpd *httpd)

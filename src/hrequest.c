@@ -214,7 +214,7 @@ hand_up(KtHttpd *httpd, KtHconn *conn)
 
 	conn->delivery.body = conn->body.data != NULL ? conn->body.data : "";
 	conn->delivery.len = conn->body.len;
-	conn->delivery.arrived = now;
+	conn->delivery.arrived = kt_hconn_last_bytes(conn);
 	conn->delivery.owner = NULL;
 	kt_hconn_move(&httpd->conns, conn, KT_HCONN_WAITING, now);
 	if (httpd->untaken == NULL)

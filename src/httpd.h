@@ -5,6 +5,9 @@
  * kt_httpd_step(), takes deliveries whose whole body is in with kt_httpd_take(), and answers each with
  * kt_httpd_answer(). Everything that needs no database is answered here: a wrong path, token, method,
  * framing or size, a client that is too slow. Nothing here blocks, throws or knows of PostgreSQL.
+ *
+ * The URL is compared byte for byte, so no encoding leads to it; a query after it is ignored. Whatever is refused
+ * before its body is read is answered and its connection closed. The owner's process ignores SIGPIPE.
  */
 #ifndef KT_HTTPD_H
 #define KT_HTTPD_H
@@ -35,12 +38,14 @@ typedef struct KtHttpdOptions
 	size_t max_body;     /* bytes */
 	size_t max_bodies;   /* of all that are not answered, in memory; 0: KT_MAX_BODIES */
 	int max_connections; /* in all; those beyond wait unaccepted in the kernel */
-	int max_per_address; /* per client address, loopback and trusted proxies excepted; 0: no limit */
-	int64_t header_us;   /* from the first byte a request is waited for to its headers' end */
-	int64_t body_us;     /* from there to the body's end */
-	int64_t idle_us;     /* between requests of one connection */
-	const char *tls_cert;          /* PEM, the chain; NULL: plain HTTP */
-	const char *tls_key;           /* PEM */
+	/* per IPv4 address or IPv6 network of 64 bits, loopback and trusted proxies excepted; 0: no limit */
+	int max_per_address;
+	/* from a connection's beginning, or from a later request's first line, to the end of its head */
+	int64_t header_us;
+	int64_t body_us;      /* from there to the body's end */
+	int64_t idle_us;      /* from an answer to the next request's line; to send an answer, too */
+	const char *tls_cert; /* PEM, the chain; NULL: plain HTTP */
+	const char *tls_key;  /* PEM */
 	const KtHttpdNetwork *proxies; /* whose X-Forwarded-For is believed */
 	int nproxies;
 } KtHttpdOptions;
@@ -51,8 +56,8 @@ typedef struct KtHttpdDelivery
 	const char *body; /* never NULL; not NUL-terminated for the reader's purposes */
 	size_t len;
 	struct sockaddr_storage client; /* behind a trusted proxy: the address it names */
-	int64_t arrived;                /* when its last byte came, on kt_http_now()'s clock */
-	void *owner;                    /* the owner's to use */
+	int64_t arrived; /* when the kernel got its last byte, on kt_http_now()'s clock */
+	void *owner;     /* the owner's to use */
 } KtHttpdDelivery;
 
 /* What it has done since it was created. */
@@ -60,8 +65,9 @@ typedef struct KtHttpdCounters
 {
 	int connections;   /* open now */
 	uint64_t accepted; /* connections */
-	uint64_t refused;  /* connections, over a limit */
+	uint64_t refused;  /* connections, over an address's share or for want of memory */
 	uint64_t requests; /* whose headers came whole */
+	/* answers, but those by which the library itself refuses what it cannot parse */
 	uint64_t answers_2xx;
 	uint64_t answers_4xx;
 	uint64_t answers_5xx;
@@ -73,8 +79,8 @@ typedef struct KtHttpdCounters
 extern int64_t kt_httpd_now(void);
 
 /*
- * Serves listening, non-blocking sockets, which stay the caller's. NULL, with words in error, when the
- * library refuses, or when the certificate or key is unfit.
+ * Serves listening, non-blocking sockets, which stay the caller's and must outlive the server. NULL, with
+ * words in error, when the library refuses, or when the certificate or key is unfit.
  */
 extern KtHttpd *kt_httpd_create(const KtHttpdOptions *options, const int *sockets, int nsockets,
                                 char *error, size_t size);
@@ -118,10 +124,13 @@ extern int kt_httpd_waiting(const KtHttpd *httpd);
 /* What GET /healthz is answered: 200, or 503. 200 at first. */
 extern void kt_httpd_set_healthy(KtHttpd *httpd, bool healthy);
 
-/* Accepts nothing more; connections that are open are served on, and closed after their next answer. */
+/*
+ * Accepts nothing more, for good: who connects waits for the next server on the socket. Connections that are
+ * open are served on, and closed after their next answer.
+ */
 extern void kt_httpd_quiesce(KtHttpd *httpd);
 
-/* Answers still on their way out to their clients. */
+/* Answers still on their way out to their clients: give it steps until there are none, then destroy it. */
 extern int kt_httpd_leaving(const KtHttpd *httpd);
 
 /* Connections on which something goes on: those that are open, less those between two requests. */
@@ -129,7 +138,7 @@ extern int kt_httpd_busy(const KtHttpd *httpd);
 
 extern void kt_httpd_counters(const KtHttpd *httpd, KtHttpdCounters *counters);
 
-/* Closes everything. Deliveries that were not answered are gone. */
+/* Closes every connection, never a socket of the caller's. Deliveries that were not answered are gone. */
 extern void kt_httpd_destroy(KtHttpd *httpd);
 
 #endif /* KT_HTTPD_H */

@@ -44,8 +44,14 @@
 #define MAX_BATCH 500
 #define MAX_BATCH_BYTES (32 * 1024 * 1024)
 
-/* No unit of work outlives this age of an entry that has no answer: the sender must still get one. */
+/*
+ * An entry of the first age is answered 503; no unit of work outlives the second, so that there is time for it.
+ * While nothing can be stored and places for connections become scarce, an earlier 503 is better: it frees the
+ * place, and what is held can be stored later, while what is never accepted is lost.
+ */
+#define REFUSE_AT MS(8000)
 #define UNIT_ENDS_AT MS(8500)
+#define REFUSE_CROWDED_AT MS(1000)
 
 /*
  * How long a unit may take, in ms. Together they leave time for what comes in meanwhile: 2 s for a lock and some
@@ -121,9 +127,9 @@ kt_intake_make(MemoryContext context, KtSlot *slot)
 }
 
 void
-kt_intake_take(KtIntake *intake, KtHttpd *httpd, int64 since)
+kt_intake_take(KtIntake *intake, KtHttpd *httpd)
 {
-	kt_waiting_take(&intake->waiting, httpd, since);
+	kt_waiting_take(&intake->waiting, httpd);
 }
 
 /* How long a unit may take now, in ms: that at most, less when an answer is due before. 0: not begun at all. */
@@ -463,18 +469,32 @@ asks_standbys(const KtIntake *intake)
 	return intake->trouble[0] != '\0' && intake->retry_at == 0;
 }
 
+/* Nothing can be stored, and three quarters of the connections wait for it. */
+static bool
+is_crowded(const KtIntake *intake, bool stores)
+{
+	return (!stores || intake->trouble[0] != '\0') &&
+	       kt_waiting_unanswered(&intake->waiting) > kt_webhook_max_connections * 3 / 4;
+}
+
+static int64
+refuse_at(const KtIntake *intake, bool stores)
+{
+	return is_crowded(intake, stores) ? REFUSE_CROWDED_AT : REFUSE_AT;
+}
+
 bool
 kt_intake_work(KtIntake *intake, bool stores)
 {
 	int64 now = kt_http_now();
 
 	intake->waiting.answered = false;
-	kt_waiting_refuse(&intake->waiting, false);
+	kt_waiting_refuse(&intake->waiting, refuse_at(intake, stores));
 	if (stores && intake->waiting.nwaiting > 0 && now >= intake->retry_at)
 		store_batch(intake);
 	else if (stores && asks_standbys(intake) && now >= intake->confirm_at)
 		ask_standbys(intake);
-	kt_waiting_refuse(&intake->waiting, false);
+	kt_waiting_refuse(&intake->waiting, refuse_at(intake, stores));
 	return intake->waiting.answered;
 }
 
@@ -519,7 +539,7 @@ int64
 kt_intake_deadline(const KtIntake *intake, bool stores)
 {
 	int64 first = kt_waiting_earliest(&intake->waiting);
-	int64 deadline = first >= 0 ? first + KT_REFUSE_AFTER : -1;
+	int64 deadline = first >= 0 ? first + refuse_at(intake, stores) : -1;
 	int64 work = -1;
 
 	if (stores && intake->waiting.nwaiting > 0)
@@ -563,7 +583,7 @@ kt_intake_end(KtIntake *intake)
 {
 	int held;
 
-	kt_waiting_refuse(&intake->waiting, true);
+	kt_waiting_refuse(&intake->waiting, 0);
 	if (intake->waiting.nheld > 0)
 	{
 		intake->inbox_until = PG_INT64_MAX; /* there is time for one step */

@@ -12,11 +12,8 @@ typedef struct KtIntake KtIntake;
 /* For the worker's life, in that context. Counters go to the slot. */
 extern KtIntake *kt_intake_make(MemoryContext context, KtSlot *slot);
 
-/*
- * Takes what has come in whole. since: on kt_http_now()'s clock, when the server last read from its clients
- * before that; what came in may have waited in the kernel as long. 0: it cannot have waited.
- */
-extern void kt_intake_take(KtIntake *intake, KtHttpd *httpd, int64 since);
+/* Takes what has come in whole. */
+extern void kt_intake_take(KtIntake *intake, KtHttpd *httpd);
 
 /*
  * Stores what is due and answers it, or answers 503 for what is late. stores: whether the tables are there;

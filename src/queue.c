@@ -298,7 +298,7 @@ kt_queue_make_ref(int64 id)
 
 	if (!pg_strong_random(bytes, sizeof(bytes)))
 		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not get random bytes")));
-	snprintf(ref, KT_REF_SIZE, "%012" INT64_MODIFIER "x", id & INT64CONST(0xFFFFFFFFFFFF));
+	snprintf(ref, KT_REF_SIZE, "%012llx", (unsigned long long) id & UINT64CONST(0xFFFFFFFFFFFF));
 	for (i = 0; i < sizeof(bytes); i++)
 		snprintf(ref + REF_ID_DIGITS + 2 * i, 3, "%02x", bytes[i]);
 	return ref;

@@ -55,9 +55,6 @@
 /* While deliveries keep coming, upkeep gets its turn this often. */
 #define UPKEEP_EVERY SECONDS(1)
 
-/* A wait that took longer than this had nothing to do when it began. */
-#define SLEPT_US MS(1)
-
 /* Descriptors beside the server's own files and the connections: epoll, logs, libraries. */
 #define SPARE_DESCRIPTORS 64
 
@@ -80,10 +77,8 @@ typedef struct Receiver
 	char problem[KT_MAX_STATUS]; /* of readiness or listening; "" */
 	char logged[KT_MAX_STATUS];  /* the words in the log last */
 
-	int64 check_at;   /* all on kt_http_now()'s clock */
-	int64 upkeep_at;  /* when it has its turn whatever comes in */
-	int64 stepped_at; /* when the server last read from its clients */
-	bool slept;       /* since then, with nothing to read */
+	int64 check_at;  /* all on kt_http_now()'s clock */
+	int64 upkeep_at; /* when it has its turn whatever comes in */
 } Receiver;
 
 /* ---- sockets ------------------------------------------------------------------------------------------------- */
@@ -250,8 +245,6 @@ open_server(Receiver *r)
 	}
 	r->httpd = kt_httpd_create(&r->options.httpd, sockets, n, r->problem, sizeof(r->problem));
 	r->tls = r->options.httpd.tls_cert != NULL;
-	r->stepped_at = 0;
-	r->slept = true;
 }
 
 /* Something was found wrong: the reason may be that the extension has gone. */
@@ -334,12 +327,8 @@ report(Receiver *r)
 static void
 step(Receiver *r)
 {
-	int64 since = r->slept ? 0 : r->stepped_at;
-
 	kt_httpd_step(r->httpd);
-	kt_intake_take(r->intake, r->httpd, since);
-	r->stepped_at = kt_http_now();
-	r->slept = false;
+	kt_intake_take(r->intake, r->httpd);
 }
 
 static void
@@ -397,13 +386,10 @@ next_deadline(const Receiver *r)
 static void
 wait_until(Receiver *r, int64 deadline)
 {
-	int64 began = kt_http_now();
-
 	if (kt_worker_wait(r->httpd != NULL ? kt_httpd_fd(r->httpd) : -1, deadline,
 	                   "KridtechReceiver") &&
 	    !OidIsValid(r->extension))
 		r->check_at = 0;
-	r->slept = kt_http_now() - began > SLEPT_US;
 	kt_count(r->slot, KT_COUNT_RECEIVER_WAKES, 1);
 }
 

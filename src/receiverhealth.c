@@ -33,6 +33,7 @@ typedef struct Words
 	bool tls;
 	int64 certificate_end;
 	TimestampTz last_webhook;
+	char launcher[KT_MAX_STATUS];
 } Words;
 
 static void
@@ -53,6 +54,9 @@ read_words(Words *words)
 		words->certificate_end = slot->certificate_end;
 		words->last_webhook = slot->last_webhook;
 	}
+	strlcpy(words->launcher,
+	        kt_shared->launcher_pid != 0 ? kt_shared->launcher_status : "it does not run",
+	        sizeof(words->launcher));
 	LWLockRelease(kt_shared->lock);
 }
 
@@ -125,7 +129,7 @@ describe(KtReceiverHealth *health, const char *database)
 	health->since = words.since;
 	sockets = describe_sockets(&detail, database, words.tls);
 	if (!words.running)
-		add(&detail, "no receiver runs");
+		add(&detail, psprintf("no receiver runs; launcher: %s", words.launcher));
 	if (words.status[0] != '\0')
 		add(&detail, words.status);
 	health->ok = sockets && words.running && words.ok;

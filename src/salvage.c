@@ -181,9 +181,10 @@ store_again(int64 id, const KtKeptRow *row, KtWebhook *webhook, bool *is_new)
 		kt_kept_note(id, KT_KEPT_CONFLICT, NULL);
 	else if (stored.as == KT_STORED_KEPT)
 		kt_kept_note(id, KT_KEPT_ERROR, kt_events_suppressed);
-	else
-		kt_kept_delete(id, row->body_len);
-	return stored.as == KT_STORED_EVENT || stored.as == KT_STORED_DUPLICATE;
+	if (stored.as != KT_STORED_EVENT && stored.as != KT_STORED_DUPLICATE)
+		return false;
+	kt_kept_delete(id, row->body_len);
+	return true;
 }
 
 bool

@@ -331,7 +331,7 @@ define_receiver_limits(void)
 	define_number("kridtech.webhook_max_connections_per_address",
 	              "How many of them one client address may have.",
 	              "Loopback addresses and trusted proxies may have all. 0: no limit.",
-	              &kt_webhook_max_per_address, 64, 0, KT_MAX_CONNECTIONS);
+	              &kt_webhook_max_per_address, 200, 0, KT_MAX_CONNECTIONS);
 	define_timeout("kridtech.webhook_header_timeout",
 	               "How long a request's headers, and a TLS handshake, may take to come.", NULL,
 	               &kt_webhook_header_timeout, 5 * A_SECOND);

@@ -38,7 +38,7 @@ print_address(const struct sockaddr_storage *address, char *text, size_t size)
 }
 
 void
-kt_waiting_take(KtWaiting *w, KtHttpd *httpd, int64 since)
+kt_waiting_take(KtWaiting *w, KtHttpd *httpd)
 {
 	KtHttpdDelivery *delivery;
 
@@ -50,7 +50,7 @@ kt_waiting_take(KtWaiting *w, KtHttpd *httpd, int64 since)
 		entry->delivery = delivery;
 		entry->body = delivery->body;
 		entry->len = delivery->len;
-		entry->arrived = since > 0 ? Min(since, delivery->arrived) : delivery->arrived;
+		entry->arrived = delivery->arrived;
 		print_address(&delivery->client, entry->address, sizeof(entry->address));
 		dlist_push_tail(&w->waiting, &entry->node);
 		w->nwaiting++;
@@ -149,9 +149,9 @@ refuse(KtWaiting *w, KtEntry *entry)
 }
 
 void
-kt_waiting_refuse(KtWaiting *w, bool all)
+kt_waiting_refuse(KtWaiting *w, int64 age)
 {
-	int64 late = all ? PG_INT64_MAX : kt_http_now() - KT_REFUSE_AFTER;
+	int64 late = kt_http_now() - age;
 	dlist_mutable_iter iter;
 
 	dlist_foreach_modify(iter, &w->waiting)

@@ -11,9 +11,6 @@
 #include "lib/ilist.h"
 #include "shmem.h"
 
-/* After so long, in microseconds, one that is not stored is answered 503. */
-#define KT_REFUSE_AFTER INT64CONST(8000000)
-
 typedef struct KtEntry
 {
 	dlist_node node;
@@ -21,7 +18,7 @@ typedef struct KtEntry
 	const char *body;          /* the delivery's, then held's */
 	size_t len;
 	KtBuf held;
-	int64 arrived;                  /* at the latest, on kt_http_now()'s clock */
+	int64 arrived;                  /* on kt_http_now()'s clock */
 	char address[INET6_ADDRSTRLEN]; /* of the client; "" when it is not known */
 } KtEntry;
 
@@ -42,11 +39,8 @@ typedef struct KtWaiting
 /* Entries are made in that context. Counters go to the slot. */
 extern void kt_waiting_init(KtWaiting *w, MemoryContext context, KtSlot *slot);
 
-/*
- * Takes what has come in whole. since: when the server last read from its clients before that; what came in may
- * have waited in the kernel as long. 0: it cannot have waited.
- */
-extern void kt_waiting_take(KtWaiting *w, KtHttpd *httpd, int64 since);
+/* Takes what has come in whole. */
+extern void kt_waiting_take(KtWaiting *w, KtHttpd *httpd);
 
 /* It is stored, or to be forgotten: answers it with that status, unless it was answered before, and frees it. */
 extern void kt_waiting_end(KtWaiting *w, KtEntry *entry, int status);
@@ -61,10 +55,10 @@ extern void kt_waiting_confirm(KtWaiting *w);
 extern void kt_waiting_put_last(KtWaiting *w, KtEntry *entry);
 
 /*
- * Answers 503 to those whose time has come, or to all. What is not stored is held, as far as there is room, and
- * waits on.
+ * Answers 503 to those that have waited for so long, in microseconds. What is not stored is held, as far as there
+ * is room, and waits on.
  */
-extern void kt_waiting_refuse(KtWaiting *w, bool all);
+extern void kt_waiting_refuse(KtWaiting *w, int64 age);
 
 /* When the first that has no answer came; -1: all have one. */
 extern int64 kt_waiting_earliest(const KtWaiting *w);

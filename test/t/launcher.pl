@@ -382,7 +382,7 @@ SKIP:
 # pg_upgrade makes the new cluster's postgres afresh, and cannot while anybody is connected to it. (No extension
 # is in the old one: from 18 on pg_upgrade does not find the library where these tests install it.)
 my ($old, $upgraded) =
-  map { kt_cluster($_, start => 0, conf => "kridtech.databases = 'postgres'") } qw(old upgraded);
+  map { kt_cluster($_, start => 0, conf => "kridtech.databases = 'postgres'\nkridtech.webhook_listen = '127.0.0.1:0'") } qw(old upgraded);
 chomp(my $bin = qx{pg_config --bindir});
 my $here   = getcwd;
 my $output = tempdir(CLEANUP => 1);
@@ -392,7 +392,7 @@ my @upgrade = ('pg_upgrade', '-b', $bin, '-B', $bin, '-d', $old->data_dir, '-D',
 ok(IPC::Run::run(\@upgrade, '<', \'', '>&', \$said), 'pg_upgrade works') or diag $said;
 chdir $here;
 $upgraded->start;
-workers_become($upgraded, 'launcher| dialer|postgres', 'and the new cluster has its workers');
+workers_become($upgraded, 'receiver|postgres launcher| dialer|postgres', 'and the new cluster has its workers');
 $upgraded->stop;
 
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");

@@ -70,6 +70,16 @@ $r->becomes(q{SELECT value FROM kridtech.stats WHERE name = 'webhook_held'}, 0, 
 is($r->stat('stored_late'), 6, 'stats count them');
 is(healthz(), 200, 'GET /healthz is answered with 200 again');
 
+# many at once: the first make room for the others
+$r->set('kridtech.webhook_max_connections' => 20);
+$locker->query('BEGIN; LOCK TABLE kridtech.webhook_events, kridtech.webhook_inbox IN ACCESS EXCLUSIVE MODE');
+@answers = burst(map { "crowd_$_" } 1 .. 50);
+is(statuses(@answers), join(' ', (503) x 50), 'when more webhooks come than connections are taken, all are answered');
+cmp_ok(slowest(@answers), '<', 10, 'in time');
+$locker->query('COMMIT');
+$r->becomes(q{SELECT count(*) FROM kridtech.webhook_events WHERE call_id LIKE 'crowd%'}, 50, 'and stored later');
+$r->set('kridtech.webhook_max_connections' => 256);
+
 # ---- standbys that do not answer ---------------------------------------------------------------------------------
 
 my $offset = length $r->log;

@@ -125,6 +125,18 @@ cmp_ok($taken, '>', 5, 'unverified webhooks are stored');
 cmp_ok($taken, '<', 20, 'up to kridtech.webhook_max_unverified');
 is("@answers[$taken .. $#answers]", join(' ', (503) x (@answers - $taken)), 'and then answered with 503');
 is($r->sql('SELECT count(*) FROM kridtech.webhook_events'), $taken, 'nothing more is stored');
+$r->sql(q{
+	CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN
+		IF NEW.call_id LIKE 'call_poison%' THEN RAISE 'not this one'; END IF;
+		RETURN NULL;
+	END $$;
+	CREATE TRIGGER poison AFTER INSERT ON kridtech.webhook_events FOR EACH ROW EXECUTE FUNCTION poison()});
+request($_, 'placed', "call_poison_$_") for 31 .. 33;
+my @sockets = map { $r->send($r->webhook("call_poison_$_")), $r->send($r->webhook("call_beside_$_")) } 31 .. 33;
+is(join(' ', map { scalar $r->answer($_) } @sockets), '200 503 200 503 200 503', 'also when what is beside them fails, and they are stored one by one');
+$r->sql('DROP TRIGGER poison ON kridtech.webhook_events');
+$r->becomes(q{SELECT count(*) FROM kridtech.webhook_events WHERE call_id LIKE 'call_poison%'}, 3, 'what failed becomes an event later', 60);
 is($r->post($r->webhook('call_flood_1', transcript => 'x' x 1000)), 200, 'an equal one is a duplicate as ever');
 is($r->post($r->webhook('call_late')), 200, 'one of our own is taken');
 is($r->sql(verified('call_late')), 'request 1', 'and verified');

@@ -1,5 +1,5 @@
 # Where a receiver must not listen: on a standby before its promotion, at an address that is taken, in pg_upgrade
-# and single-user mode; and databases in other encodings.
+# and single-user mode; several databases, and such in other encodings.
 use strict;
 use warnings;
 
@@ -89,6 +89,18 @@ $standby->stop;
 my ($out, $err);
 IPC::Run::run([ 'postgres', '--single', '-D', $standby->data_dir, 'postgres' ], '<', \"SELECT 1\n", '>', \$out, '2>', \$err);
 unlike("$out$err", qr/kridtech: bound to/, 'single-user mode binds nothing');
+
+# ---- two databases ----------------------------------------------------------------------------------------------
+
+my $two = Receiving->new('two', listen => 'second@127.0.0.1:0, 127.0.0.1:0', conf => "kridtech.databases = 'postgres, second'\n");
+kt_create_extension($two->{node}, 'second');
+my $second = bless { %$two, database => 'second', session => undef, port => undef }, 'Receiving';
+ok($second->receives, 'another database has a receiver of its own');
+isnt($second->port, $two->port, 'at its own address');
+is($two->post($two->webhook('to_first')),     200, 'one receives');
+is($second->post($second->webhook('to_second')), 200, 'and so does the other');
+is($two->sql('SELECT string_agg(call_id, \' \') FROM kridtech.webhook_events'),    'to_first',  'each into its own');
+is($second->sql('SELECT string_agg(call_id, \' \') FROM kridtech.webhook_events'), 'to_second', 'tables');
 
 # ---- encodings -------------------------------------------------------------------------------------------------
 
