@@ -60,6 +60,8 @@ bench_curve_claim()
 		psql_do "TRUNCATE kridtech.call_requests, kridtech.call_attempts"
 		psql_do "INSERT INTO kridtech.call_requests (to_number, state, call_id, finished_at)
 			SELECT '+14155550123', 'placed', 'old_' || i, now() FROM generate_series(1, $size) i"
+		psql_do "VACUUM (ANALYZE) kridtech.call_requests"
+		psql_do 'CHECKPOINT'
 		open_transaction
 		queue_behind_pause "$n" 0
 		took=()

@@ -51,6 +51,24 @@ bench_drain()
 	compare "draining $n requests" "$n" 'dialer' 'bare libcurl loop'
 }
 
+# The same over TLS, against the same over TLS.
+bench_drain_tls()
+{
+	local n=${CALLS_TO_DRAIN:-20000} concurrent=256 i
+	gcc -O2 -o "$W/multi" "$W/src/bench/multi.c" -lcurl
+	setting kridtech.max_concurrent_requests "$concurrent"
+	setting kridtech.ca_file "$W/tls.crt"
+	setting kridtech.base_url "$TLS_URL"
+	OURS=() THEIRS=()
+	for ((i = 0; i < ROUNDS; i++)); do
+		queue_behind_pause "$n" 0
+		timed OURS drain "$n"
+		timed THEIRS "$W/multi" "$TLS_URL/api/create-call" "$n" "$concurrent" "$W/tls.crt"
+	done
+	setting kridtech.base_url "$URL"
+	compare "draining over TLS" "$n" 'dialer' 'bare libcurl loop'
+}
+
 # Against what 256 requests at a time can do when each takes 100 ms (Little's law).
 bench_latency_bound()
 {

@@ -38,8 +38,6 @@ prepare_receiving()
 	psql_do "INSERT INTO kridtech.call_requests (to_number, state, call_id, finished_at)
 		SELECT '+14155550123', 'placed', 'call_' || lpad(i::text, 9, '0'), now() FROM generate_series(0, $((WEBHOOKS - 1))) i"
 	psql_do "VACUUM ANALYZE kridtech.call_requests"
-	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost \
-		-keyout "$W/tls.key" -out "$W/tls.crt" 2>"$W/openssl.log"
 	as_owned_dir "$W/tls"
 	write_key_file "$W/tls/key" <"$W/tls.key"
 	write_key_file "$W/tls/cert" <"$W/tls.crt"

@@ -189,7 +189,8 @@ kt_haccept_is_crowded(const KtHttpd *httpd)
 {
 	int i;
 
-	if (httpd->conns.count < httpd->options.max_connections)
+	if (httpd->conns.count < httpd->options.max_connections ||
+	    httpd->conns.phases[KT_HCONN_HEADERS].count > 0)
 		return false;
 	for (i = 0; i < httpd->nsockets; i++)
 		if (is_wanted(httpd->sockets[i]))

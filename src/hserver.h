@@ -70,7 +70,10 @@ extern void kt_haccept_listen(KtHttpd *httpd, bool listening);
 /* Does one or the other, as it can be served. */
 extern void kt_haccept_review(KtHttpd *httpd);
 
-/* True when all places are taken and a client waits for one: then answers close their connections. */
+/*
+ * True when all places are taken, by clients that have shown a whole head each, and another waits for one: then
+ * answers close their connections. Where a head is still waited for, that one makes room.
+ */
 extern bool kt_haccept_is_crowded(const KtHttpd *httpd);
 
 /* When the first client that still owes us a head has had its share of patience; -1: none does. */
