@@ -97,6 +97,7 @@ run_turn(KtTurn *turn, const char *activity, int *sqlstate, char *error, size_t 
 		{
 			KT_FAULT("record-committed");
 			kt_turn_count(d, turn->record, turn->nrecord);
+			kt_turn_learn(turn);
 		}
 		for (i = 0; i < turn->nrecord; i++)
 			kt_air_end(&d->air, turn->record[i]);

@@ -513,14 +513,16 @@ append_member(StringInfo payload, const char *name, const char *value)
 		escape_json(payload, value);
 }
 
-/* From what record_results returned. */
+/* From what the last statement returned. */
 static void
 add_notices(KtNotices *notices)
 {
-	MemoryContext caller = MemoryContextSwitchTo(notices->context);
+	MemoryContext caller;
 	uint64 i;
 
-	notices->payloads = palloc(Max(SPI_processed, 1) * sizeof(char *));
+	if (!kt_notify)
+		return;
+	caller = MemoryContextSwitchTo(notices->context);
 	for (i = 0; i < SPI_processed; i++)
 	{
 		const char *state = get_text(i, 2);
@@ -570,8 +572,8 @@ time_text(TimestampTz time)
 		values[k++] = int8_array(numbers, n); \
 	} while (0)
 
-void
-kt_queue_record(const KtResult *results, int n, int64 epoch, KtNotices *notices)
+static void
+record_any(const KtResult *results, int n, int64 epoch)
 {
 	static SPIPlanPtr kept = NULL;
 	const char **texts = palloc(Max(n, 1) * sizeof(char *));
@@ -600,8 +602,82 @@ kt_queue_record(const KtResult *results, int n, int64 epoch, KtNotices *notices)
 	types[k] = TEXTOID;
 	values[k++] = CStringGetTextDatum("placing");
 	run(&kept, record_results, k, types, values, NULL, SPI_OK_UPDATE_RETURNING);
-	if (kt_notify)
+}
+
+/*
+ * The same for those that went as they should, which are most: what is alike in all of them is not passed for
+ * each. (A row of v is copied twice by each UPDATE, should it have to look at it again: its width counts.)
+ */
+static const char record_plain[] =
+	"WITH v AS MATERIALIZED (SELECT * FROM unnest($1, $2, $3, $4) AS u (id, bytes_sent, call_id,"
+	" call_status)),"
+	" completed AS (UPDATE kridtech.call_attempts AS a SET finished_at = clock_timestamp(),"
+	" outcome = $5, curl_code = 0, bytes_sent = v.bytes_sent, http_status = $6, call_id = v.call_id"
+	" FROM v WHERE a.request_id = v.id AND a.live AND a.epoch = $7 AND a.finished_at IS NULL)"
+	" UPDATE kridtech.call_requests AS r SET state = 'placed', call_id = v.call_id,"
+	" call_status = v.call_status, http_status = $6, error = NULL, next_attempt_at = NULL,"
+	" finished_at = clock_timestamp() FROM v WHERE r.id = v.id AND r.state = $8"
+	" RETURNING r.id, r.state, r.call_id, left(r.reference, 1000)";
+
+static bool
+is_plain(const KtResult *r)
+{
+	return r->state == KT_NEXT_PLACED && r->live && r->uses_attempt && r->curl_code == 0 &&
+	       r->http_status == 200 && r->call_id != NULL && r->error == NULL && r->detail == NULL &&
+	       r->answer_head == NULL && strcmp(r->outcome, kt_outcome_word(KT_OUTCOME_OK)) == 0;
+}
+
+static void
+record_alike(const KtResult *results, int n, int64 epoch)
+{
+	static SPIPlanPtr kept = NULL;
+	const char **texts = palloc(Max(n, 1) * sizeof(char *));
+	int64 *numbers = palloc(Max(n, 1) * sizeof(int64));
+	Oid types[8];
+	Datum values[8];
+	int k = 0;
+	int i;
+
+	PUT_NUMBERS(r->id);
+	PUT_NUMBERS(r->bytes_sent);
+	PUT_TEXTS(r->call_id);
+	PUT_TEXTS(r->call_status);
+	types[k] = TEXTOID;
+	values[k++] = CStringGetTextDatum(results[0].outcome);
+	types[k] = INT4OID;
+	values[k++] = Int32GetDatum(results[0].http_status);
+	types[k] = INT8OID;
+	values[k++] = Int64GetDatum(epoch);
+	types[k] = TEXTOID;
+	values[k++] = CStringGetTextDatum("placing");
+	run(&kept, record_plain, k, types, values, NULL, SPI_OK_UPDATE_RETURNING);
+}
+
+void
+kt_queue_record(const KtResult *results, int n, int64 epoch, KtNotices *notices)
+{
+	KtResult *plain = palloc(Max(n, 1) * sizeof(KtResult));
+	KtResult *others = palloc(Max(n, 1) * sizeof(KtResult));
+	int nplain = 0;
+	int nothers = 0;
+	int i;
+
+	for (i = 0; i < n; i++)
+		if (is_plain(&results[i]))
+			plain[nplain++] = results[i];
+		else
+			others[nothers++] = results[i];
+	notices->payloads = MemoryContextAlloc(notices->context, Max(n, 1) * sizeof(char *));
+	if (nplain > 0)
+	{
+		record_alike(plain, nplain, epoch);
 		add_notices(notices);
+	}
+	if (nothers > 0)
+	{
+		record_any(others, nothers, epoch);
+		add_notices(notices);
+	}
 }
 
 void

@@ -177,13 +177,30 @@ is_final_answer(KtHttpTransfer *t)
 	return status >= 200;
 }
 
+/* Answers of the same second have the same date: the last one is kept. -1 for one that cannot be read. */
+static int64_t
+date_of(const char *text, size_t len)
+{
+	static char last[64];
+	static int64_t value = -1;
+
+	if (len >= sizeof(last))
+		return -1;
+	if (memcmp(last, text, len) != 0 || last[len] != '\0')
+	{
+		memcpy(last, text, len);
+		last[len] = '\0';
+		value = (int64_t) curl_getdate(last, NULL);
+	}
+	return value;
+}
+
 /* Called with one whole header line at a time, the status lines included, not NUL-terminated. */
 static size_t
 on_answer_header(char *line, size_t size, size_t nmemb, void *userp)
 {
 	KtHttpTransfer *t = userp;
 	size_t len = size * nmemb;
-	char date[64];
 
 	t->header_bytes += len;
 	if (t->header_bytes > KT_MAX_ANSWER_HEADERS)
@@ -197,12 +214,8 @@ on_answer_header(char *line, size_t size, size_t nmemb, void *userp)
 		t->date = -1; /* a new answer: what a 1xx said is void */
 	else if (line[0] == '\r' || line[0] == '\n')
 		t->header_whole = is_final_answer(t);
-	else if (len > 5 && len - 5 < sizeof(date) && strncasecmp(line, "Date:", 5) == 0)
-	{
-		memcpy(date, line + 5, len - 5);
-		date[len - 5] = '\0';
-		t->date = (int64_t) curl_getdate(date, NULL);
-	}
+	else if (len > 5 && strncasecmp(line, "Date:", 5) == 0)
+		t->date = date_of(line + 5, len - 5);
 	return len;
 }
 

@@ -76,6 +76,7 @@ typedef struct KtTurn
 
 /* record.c: results into the tables, what they teach about the accounts, and the counters. */
 extern void kt_turn_record(KtTurn *turn);
+extern void kt_turn_learn(KtTurn *turn);
 extern void kt_turn_count(KtDialer *d, KtFlight **flights, int n);
 
 /* claim.c: claims what may be sent now and makes flights of it. In a unit of work. */
