@@ -253,7 +253,7 @@ static const char queue_statement[] =
 	"  AND q.next_attempt_at IS NOT NULL),"
 	" (SELECT count(*) FROM kridtech.call_requests AS q WHERE q.state = 'placing'),"
 	" (SELECT count(*) FROM kridtech.call_requests AS q WHERE q.state = 'unknown'"
-	"  AND q.finished_at > clock_timestamp() - interval '1 hour'),"
+	"  AND q.finished_at > (SELECT clock_timestamp()) - interval '1 hour'),"
 	" (SELECT count(*) FROM (SELECT FROM kridtech.call_requests AS q WHERE q.state = 'unknown'"
 	"  LIMIT " COUNT_BOUND_TEXT ") AS u),"
 	" (SELECT min(r.since) FROM ready AS r WHERE NOT EXISTS (SELECT FROM pauses AS p"

@@ -296,8 +296,8 @@ kt_kept_put(const KtKept *rows, const int *places, int n, KtStored *stored)
 static KtStatement claim_rows = {
 	"UPDATE kridtech.webhook_inbox AS i SET attempts = i.attempts + 1, next_attempt_at = clock_timestamp()"
 	" + least(interval '1 hour', interval '1 second' * $2 * power(2, least(i.attempts + 1, 20)))"
-	" WHERE i.id IN (SELECT w.id FROM kridtech.webhook_inbox AS w WHERE w.next_attempt_at <= clock_timestamp()"
-	" ORDER BY w.next_attempt_at, w.id LIMIT $1 FOR UPDATE SKIP LOCKED) RETURNING i.id",
+	" WHERE i.id IN (SELECT w.id FROM kridtech.webhook_inbox AS w"
+	" WHERE w.next_attempt_at <= (SELECT clock_timestamp()) ORDER BY w.next_attempt_at, w.id LIMIT $1 FOR UPDATE SKIP LOCKED) RETURNING i.id",
 	SPI_OK_UPDATE_RETURNING,
 	{INT8OID, INT4OID},
 	NULL};
