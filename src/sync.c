@@ -95,10 +95,11 @@ struct KtSync
 	MemoryContext context;
 	Poll **polls;
 	int n;
-	int64 plan_at;             /* when it is looked whose turn it is */
-	int64 clock;               /* wall minus monotonic */
-	TimestampTz trusted_since; /* the wall clock has not been set since */
-	const char *locked;        /* a table that the last plan found locked, or NULL */
+	int64 plan_at;               /* when it is looked whose turn it is */
+	int64 clock;                 /* wall minus monotonic */
+	TimestampTz trusted_since;   /* the wall clock has not been set since */
+	const char *locked;          /* a table that the last plan found locked, or NULL */
+	char problem[KT_MAX_STATUS]; /* of the last plan; empty: none */
 };
 
 KtSync *
@@ -188,7 +189,7 @@ report(KtSync *sync)
 	int64 next = PG_INT64_MAX;
 	int in_use = 0;
 	int shut = 0;
-	bool ok = sync->locked == NULL;
+	bool ok = sync->locked == NULL && sync->problem[0] == '\0';
 	int i;
 
 	initStringInfo(&more);
@@ -214,7 +215,9 @@ report(KtSync *sync)
 	else
 		words = psprintf("%d account%s, %d paused; last success %s", in_use, in_use == 1 ? "" : "s",
 		                 shut, done == 0 ? "none yet" : timestamptz_to_str(done));
-	if (sync->locked != NULL)
+	if (sync->problem[0] != '\0')
+		words = psprintf("cannot poll: %s; %s", sync->problem, words);
+	else if (sync->locked != NULL)
 		words = psprintf("waiting: kridtech.%s is locked; %s", sync->locked, words);
 	else if (in_use > shut && next != PG_INT64_MAX)
 		words =
@@ -338,7 +341,7 @@ plan_work(void *argument)
 		Poll *poll = sync->polls[i];
 		const KtGate *gate = &sync->gates->gates[kt_gate_find(sync->gates, poll->account_id)];
 
-		poll->shut = sync->gates->all_closed || gate->closed != NULL;
+		poll->shut = !kt_settings_usable() || sync->gates->all_closed || gate->closed != NULL;
 		if (poll->in_use && !poll->shut && poll->phase == RESTING && due_at(poll) <= now &&
 		    asking < MAX_ASKING)
 		{
@@ -551,10 +554,12 @@ watch_clock(KtSync *sync)
 static void
 plan(KtSync *sync)
 {
-	bool done = kt_xact_run("planning which list of calls to read", plan_work, sync, NULL, NULL,
-	                        0) == KT_XACT_DONE;
+	bool done;
 	int i;
 
+	sync->problem[0] = '\0';
+	done = kt_xact_run("planning which list of calls to read", plan_work, sync, NULL, sync->problem,
+	                   sizeof(sync->problem)) == KT_XACT_DONE;
 	for (i = 0; i < sync->n; i++)
 		if (sync->polls[i]->phase == BUILT)
 			send_built(sync->polls[i], done);
