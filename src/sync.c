@@ -20,11 +20,8 @@
 
 #include "api.h"
 #include "background.h"
-#include "cadence.h"
-#include "catalog/pg_type.h"
-#include "extension.h"
-#include "listing.h"
 #include "miscadmin.h"
+#include "poll.h"
 #include "settings.h"
 #include "statement.h"
 #include "utils/builtins.h"
@@ -34,72 +31,14 @@
 /* After the dialer's start. */
 #define FIRST_US INT64CONST(1000000)
 
-/* While an answer is lost: often enough to see the list several times as the request settles. */
-#define LOST_MIN_US INT64CONST(250000)
-#define LOST_MAX_US INT64CONST(15000000)
-
-/* Lists on the network at a time, of all accounts. */
-#define MAX_ASKING 4
-
-/* Accounts that are polled. */
-#define MAX_ACCOUNTS_TEXT "1000"
+/* A plan is made no more often than this, unless a list is due. */
+#define LEAST_US INT64CONST(250000)
 
 /* A gap is in the view health for an hour. */
 #define GAP_SHOWN_US (INT64CONST(3600) * 1000000)
 
 /* The wall clock was set when it moves against the monotonic one by this. */
 #define CLOCK_STEP_US INT64CONST(1000000)
-
-typedef enum Phase
-{
-	RESTING,
-	BUILT,  /* its request is ready to be sent */
-	ASKING, /* it is on the network */
-	LANDED
-} Phase;
-
-typedef struct Poll
-{
-	KtGuest guest; /* first: what the network knows it by */
-	KtSync *sync;
-	char *account_id;
-	bool in_use; /* as of the last plan */
-	bool shut;   /* the gate is */
-	KtCadence cadence;
-	Phase phase;
-	int list; /* 0: all calls; n: of kt_list_statuses[n - 1] */
-
-	MemoryContext memory; /* of one list */
-	KtHttpRequest request;
-	KtHttpTransfer *transfer;
-	KtOutcome outcome;
-	int http_status;
-	int64 retry_after;
-	KtApiAnswer answer;
-	KtListRead read;
-
-	int64
-		filtered_at; /* when the lists by status were begun last, on kt_http_now()'s clock; 0: never */
-	bool not_stored; /* the last failure was ours, not the API's */
-	bool polled;     /* a list of all calls was stored */
-	TimestampTz done_at;
-	TimestampTz gap_at;
-	KtSightings sightings;
-} Poll;
-
-struct KtSync
-{
-	KtSlot *slot;
-	KtAir *air;
-	KtGates *gates;
-	MemoryContext context;
-	Poll **polls;
-	int n;
-	int64 plan_at;             /* when it is looked whose turn it is */
-	int64 clock;               /* wall minus monotonic */
-	TimestampTz trusted_since; /* the wall clock has not been set since */
-	const char *locked;        /* a table that the last plan found locked, or NULL */
-};
 
 KtSync *
 kt_sync_create(MemoryContext context, KtSlot *slot, KtAir *air, KtGates *gates)
@@ -118,23 +57,6 @@ kt_sync_create(MemoryContext context, KtSlot *slot, KtAir *air, KtGates *gates)
 
 /* ---- when ----------------------------------------------------------------------------------------------- */
 
-static KtCadenceRules
-rules(void)
-{
-	KtCadenceRules rules = {.interval = (int64) kt_sync_interval * 1000};
-
-	rules.lost = Min(Max((int64) kt_settle_time * 1000 / 4, LOST_MIN_US), LOST_MAX_US);
-	return rules;
-}
-
-static int64
-due_at(const Poll *poll)
-{
-	KtCadenceRules now = rules();
-
-	return poll->list > 0 && poll->cadence.failures == 0 ? 0 : kt_cadence_due(&poll->cadence, &now);
-}
-
 /* An account whose gate is shut, or that finds no place on the network, is looked at with the next plan. */
 static void
 set_plan(KtSync *sync)
@@ -142,11 +64,12 @@ set_plan(KtSync *sync)
 	int64 now = kt_http_now();
 	int i;
 
-	sync->plan_at = now + Min(rules().lost, Max(rules().interval, LOST_MIN_US));
+	sync->plan_at =
+		now + Min(kt_syncplan_rules().lost, Max(kt_syncplan_rules().interval, LEAST_US));
 	for (i = 0; i < sync->n; i++)
-		if (sync->polls[i]->in_use && sync->polls[i]->phase == RESTING &&
-		    due_at(sync->polls[i]) > now)
-			sync->plan_at = Min(sync->plan_at, due_at(sync->polls[i]));
+		if (sync->polls[i]->in_use && sync->polls[i]->phase == KT_RESTING &&
+		    kt_syncplan_due(sync->polls[i]) > now)
+			sync->plan_at = Min(sync->plan_at, kt_syncplan_due(sync->polls[i]));
 }
 
 int64
@@ -157,7 +80,7 @@ kt_sync_deadline(const KtSync *sync)
 	if (kt_sync_interval == 0)
 		return -1;
 	for (i = 0; i < sync->n; i++)
-		if (sync->polls[i]->phase == LANDED)
+		if (sync->polls[i]->phase == KT_LANDED)
 			return 0;
 	return sync->plan_at;
 }
@@ -165,7 +88,7 @@ kt_sync_deadline(const KtSync *sync)
 /* ---- what health says ----------------------------------------------------------------------------------- */
 
 static void
-append_trouble(StringInfo words, const Poll *poll)
+append_trouble(StringInfo words, const KtPoll *poll)
 {
 	appendStringInfo(words, "; account %s: ", poll->account_id);
 	if (poll->not_stored)
@@ -188,20 +111,20 @@ report(KtSync *sync)
 	int64 next = PG_INT64_MAX;
 	int in_use = 0;
 	int shut = 0;
-	bool ok = sync->locked == NULL;
+	bool ok = sync->locked == NULL && sync->problem[0] == '\0';
 	int i;
 
 	initStringInfo(&more);
 	for (i = 0; i < sync->n; i++)
 	{
-		const Poll *poll = sync->polls[i];
+		const KtPoll *poll = sync->polls[i];
 
 		if (!poll->in_use)
 			continue;
 		in_use++;
 		shut += poll->shut;
 		done = Min(done, poll->done_at);
-		next = Min(next, due_at(poll));
+		next = Min(next, kt_syncplan_due(poll));
 		if (poll->cadence.failures > 0)
 			append_trouble(&more, poll);
 		if (poll->gap_at > now - GAP_SHOWN_US)
@@ -214,7 +137,9 @@ report(KtSync *sync)
 	else
 		words = psprintf("%d account%s, %d paused; last success %s", in_use, in_use == 1 ? "" : "s",
 		                 shut, done == 0 ? "none yet" : timestamptz_to_str(done));
-	if (sync->locked != NULL)
+	if (sync->problem[0] != '\0')
+		words = psprintf("cannot poll: %s; %s", sync->problem, words);
+	else if (sync->locked != NULL)
 		words = psprintf("waiting: kridtech.%s is locked; %s", sync->locked, words);
 	else if (in_use > shut && next != PG_INT64_MAX)
 		words =
@@ -223,158 +148,15 @@ report(KtSync *sync)
 	pfree(more.data);
 }
 
-/* ---- whose turn it is ------------------------------------------------------------------------------------ */
-
-/* The accounts in use, each with how urgent its list is: 2, an answer was lost; 1, a call's end is awaited. */
-static KtStatement accounts_statement = {
-	"SELECT u.account_id, max(u.urgency) FROM ("
-	"SELECT $1 AS account_id, 0 AS urgency"
-	" UNION ALL SELECT a.account_id, 0 FROM kridtech.accounts AS a"
-	" UNION ALL (SELECT coalesce(q.account_id, $1), 2 FROM kridtech.call_requests AS q"
-	" WHERE q.state = 'unknown' AND q.finished_at > clock_timestamp() - $2::float8 * interval '1 ms'"
-	" ORDER BY q.finished_at DESC LIMIT 1000)"
-	" UNION ALL SELECT coalesce(r.account_id, $1), 1 FROM (SELECT a.request_id"
-	" FROM kridtech.call_attempts AS a ORDER BY a.id DESC LIMIT 100) AS a"
-	" JOIN kridtech.call_requests AS r ON r.id = a.request_id WHERE r.state = 'placed'"
-	" AND r.finished_at > clock_timestamp() - interval '1 hour' AND r.call_id IS NOT NULL"
-	" AND NOT EXISTS (SELECT FROM kridtech.webhook_events AS e WHERE e.call_id = r.call_id)"
-	" AND NOT EXISTS (SELECT FROM kridtech.calls AS c WHERE c.call_id = r.call_id"
-	" AND c.call_status IN ('completed', 'failed'))"
-	" UNION ALL (SELECT $1, 1 FROM kridtech.webhook_events AS e WHERE e.verified_by IS NULL"
-	" AND e.received_at > clock_timestamp() - interval '1 hour' LIMIT 1)"
-	") AS u WHERE u.account_id <> '' GROUP BY 1 ORDER BY 1 LIMIT " MAX_ACCOUNTS_TEXT,
-	SPI_OK_SELECT,
-	{TEXTOID, INT8OID},
-	NULL};
-
-static void land(KtGuest *guest, const KtHttpAnswer *http);
-
-static Poll *
-find_poll(KtSync *sync, const char *account_id)
-{
-	Size size = (sync->n + 1) * sizeof(Poll *);
-	Poll *poll;
-	int i;
-
-	for (i = 0; i < sync->n; i++)
-		if (strcmp(sync->polls[i]->account_id, account_id) == 0)
-			return sync->polls[i];
-	sync->polls =
-		sync->polls == NULL ? MemoryContextAlloc(sync->context, size) : repalloc(sync->polls, size);
-	poll = MemoryContextAllocZero(sync->context, sizeof(Poll));
-	poll->memory = AllocSetContextCreate(sync->context, "kridtech list", ALLOCSET_SMALL_SIZES);
-	poll->account_id = MemoryContextStrdup(sync->context, account_id);
-	poll->guest.land = land;
-	poll->sync = sync;
-	poll->sightings.context = sync->context;
-	sync->polls[sync->n++] = poll;
-	return poll;
-}
-
-/* A lost answer makes a list urgent until it has long settled; what is not bound by then hardly will be. */
-static int64
-urgent_ms(void)
-{
-	return (int64) kt_settle_time * 3 + 600000;
-}
-
-static void
-find_accounts(KtSync *sync)
-{
-	Datum values[] = {CStringGetTextDatum(kt_account_id), Int64GetDatum(urgent_ms())};
-	uint64 rows = kt_statement_run(&accounts_statement, values, NULL);
-	uint64 i;
-	int n;
-
-	for (n = 0; n < sync->n; n++)
-		sync->polls[n]->in_use = false;
-	for (i = 0; i < rows; i++)
-	{
-		Poll *poll = find_poll(sync, kt_statement_text(i, 1));
-		bool isnull;
-
-		poll->in_use = true;
-		poll->cadence.urgency = (KtUrgency) DatumGetInt32(kt_statement_datum(i, 2, &isnull));
-		(void) kt_gate_find(sync->gates, poll->account_id);
-	}
-}
-
-static void
-build(Poll *poll, const KtGate *gate)
-{
-	KtApiRequest request = {.endpoint = KT_ENDPOINT_CALLS, .limit = KT_LIST_LIMIT};
-	MemoryContext caller = MemoryContextSwitchTo(poll->memory);
-
-	if (poll->list > 0)
-		request.status = kt_list_statuses[poll->list - 1];
-	kt_api_build(&request, gate->key, &poll->request);
-	poll->request.owner = &poll->guest;
-	poll->phase = BUILT;
-	MemoryContextSwitchTo(caller);
-}
-
-static void
-plan_work(void *argument)
-{
-	KtSync *sync = argument;
-	int64 now = kt_http_now();
-	KtOwner owner;
-	int asking = 0;
-	int i;
-
-	kt_background_begin(&owner);
-	sync->locked = kt_background_locked();
-	if (sync->locked != NULL)
-	{
-		kt_owner_end(&owner);
-		return;
-	}
-	find_accounts(sync);
-	kt_gate_refresh(sync->gates);
-	for (i = 0; i < sync->n; i++)
-		asking += sync->polls[i]->phase != RESTING;
-	for (i = 0; i < sync->n; i++)
-	{
-		Poll *poll = sync->polls[i];
-		const KtGate *gate = &sync->gates->gates[kt_gate_find(sync->gates, poll->account_id)];
-
-		poll->shut = sync->gates->all_closed || gate->closed != NULL;
-		if (poll->in_use && !poll->shut && poll->phase == RESTING && due_at(poll) <= now &&
-		    asking < MAX_ASKING)
-		{
-			build(poll, gate);
-			asking++;
-		}
-	}
-	kt_owner_end(&owner);
-}
-
 /* ---- on the network -------------------------------------------------------------------------------------- */
 
 static void
-rest(Poll *poll)
+rest(KtPoll *poll)
 {
 	MemoryContextReset(poll->memory);
 	memset(&poll->request, 0, sizeof(poll->request));
 	poll->transfer = NULL;
-	poll->phase = RESTING;
-}
-
-static void
-send_built(Poll *poll, bool wanted)
-{
-	KtSync *sync = poll->sync;
-
-	if (wanted)
-	{
-		poll->read.read_at = GetCurrentTimestamp();
-		poll->transfer = kt_http_submit(sync->air->http, &poll->request);
-	}
-	kt_api_forget(&poll->request);
-	if (poll->transfer == NULL)
-		rest(poll);
-	else
-		poll->phase = ASKING;
+	poll->phase = KT_RESTING;
 }
 
 /* The API's clock against ours: its Date header was true at some moment of the request, to a second. */
@@ -392,7 +174,7 @@ take_skew(KtListRead *read, int64 date)
 static void
 land(KtGuest *guest, const KtHttpAnswer *http)
 {
-	Poll *poll = (Poll *) guest;
+	KtPoll *poll = (KtPoll *) guest;
 	MemoryContext caller = MemoryContextSwitchTo(poll->memory);
 
 	poll->outcome = kt_api_judge(KT_ENDPOINT_CALLS, http, &poll->answer);
@@ -400,8 +182,26 @@ land(KtGuest *guest, const KtHttpAnswer *http)
 	poll->retry_after = http->retry_after;
 	take_skew(&poll->read, http->date);
 	poll->transfer = NULL;
-	poll->phase = LANDED;
+	poll->phase = KT_LANDED;
 	MemoryContextSwitchTo(caller);
+}
+
+static void
+send_built(KtPoll *poll, bool wanted)
+{
+	KtSync *sync = poll->sync;
+
+	if (wanted)
+	{
+		poll->read.read_at = GetCurrentTimestamp();
+		poll->guest.land = land;
+		poll->transfer = kt_http_submit(sync->air->http, &poll->request);
+	}
+	kt_api_forget(&poll->request);
+	if (poll->transfer == NULL)
+		rest(poll);
+	else
+		poll->phase = KT_ASKING;
 }
 
 void
@@ -411,11 +211,11 @@ kt_sync_stop(KtSync *sync)
 
 	for (i = 0; i < sync->n; i++)
 	{
-		Poll *poll = sync->polls[i];
+		KtPoll *poll = sync->polls[i];
 
 		if (poll->transfer != NULL)
 			(void) kt_http_abort(sync->air->http, poll->transfer);
-		if (poll->phase != RESTING)
+		if (poll->phase != KT_RESTING)
 			rest(poll);
 	}
 }
@@ -435,9 +235,9 @@ passed_unseen(const KtListing *listing)
 }
 
 static void
-fail(Poll *poll)
+fail(KtPoll *poll)
 {
-	KtCadenceRules now = rules();
+	KtCadenceRules now = kt_syncplan_rules();
 	uint64 random = 0;
 
 	(void) pg_strong_random(&random, sizeof(random));
@@ -449,7 +249,7 @@ fail(Poll *poll)
 static void
 learn_work(void *argument)
 {
-	Poll *poll = argument;
+	KtPoll *poll = argument;
 	KtGates *gates = poll->sync->gates;
 	KtOwner owner;
 
@@ -461,10 +261,10 @@ learn_work(void *argument)
 
 /* The list of all calls is stored: what it says of gaps and of unknown requests. */
 static void
-take_all(Poll *poll, KtListing *listing)
+take_all(KtPoll *poll, KtListing *listing)
 {
 	KtGate *gate = &poll->sync->gates->gates[kt_gate_find(poll->sync->gates, poll->account_id)];
-	KtCadenceRules now = rules();
+	KtCadenceRules now = kt_syncplan_rules();
 	bool gap = passed_unseen(listing);
 
 	poll->polled = true;
@@ -482,13 +282,14 @@ take_all(Poll *poll, KtListing *listing)
 
 /* After the list of all calls those by status, where it does not hold all; but not with each of a busy account. */
 static int
-next_list(Poll *poll, bool whole)
+next_list(KtPoll *poll, bool whole)
 {
 	int64 now = kt_http_now();
 
 	if (poll->list == 0)
 	{
-		if (whole || (poll->filtered_at != 0 && now < poll->filtered_at + rules().interval))
+		if (whole ||
+		    (poll->filtered_at != 0 && now < poll->filtered_at + kt_syncplan_rules().interval))
 			return 0;
 		poll->filtered_at = now;
 	}
@@ -502,7 +303,7 @@ is_usable(KtOutcome outcome)
 }
 
 static void
-take(Poll *poll)
+take(KtPoll *poll)
 {
 	KtListing listing = {.account_id = poll->account_id,
 	                     .slot = poll->sync->slot,
@@ -551,12 +352,11 @@ watch_clock(KtSync *sync)
 static void
 plan(KtSync *sync)
 {
-	bool done = kt_xact_run("planning which list of calls to read", plan_work, sync, NULL, NULL,
-	                        0) == KT_XACT_DONE;
+	bool done = kt_syncplan_make(sync);
 	int i;
 
 	for (i = 0; i < sync->n; i++)
-		if (sync->polls[i]->phase == BUILT)
+		if (sync->polls[i]->phase == KT_BUILT)
 			send_built(sync->polls[i], done);
 	set_plan(sync);
 	report(sync);
@@ -574,10 +374,10 @@ kt_sync_work(KtSync *sync)
 		return;
 	}
 	for (i = 0; i < sync->n; i++)
-		if (sync->polls[i]->phase == LANDED)
+		if (sync->polls[i]->phase == KT_LANDED)
 		{
 			take(sync->polls[i]);
-			sync->plan_at = Min(sync->plan_at, due_at(sync->polls[i]));
+			sync->plan_at = Min(sync->plan_at, kt_syncplan_due(sync->polls[i]));
 			report(sync);
 		}
 	if (kt_http_now() >= sync->plan_at)

@@ -91,12 +91,13 @@ BEGIN
 END $$;
 \set ECHO queries
 \echo
-\echo '=== 6. When they have been made: the calls as the API tells them, beside the leads'
+\echo '=== 6. When they have been made: the list of calls in the database, and the history of each lead'
 \echo
-SELECT l.name, l.company, c.call_status, c.duration, c.cost
-  FROM kridtech_calls("limit" => 10) c
-  JOIN kridtech.call_requests r USING (call_id)
-  JOIN leads l ON l.id::text = r.reference
+SELECT kridtech_sync_calls() AS rows_changed;
+
+SELECT l.name, h.state, h.call_status, h.duration_ms, h.cost, h.variables
+  FROM leads l
+  JOIN kridtech.call_history h ON h.reference = l.id::text
  ORDER BY l.id;
 
 SELECT kridtech_calls_total() AS calls, kridtech_calls_total('completed') AS completed;

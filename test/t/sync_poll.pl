@@ -119,6 +119,13 @@ $d->becomes($d->queue('+4930000006'), 'placed', 'while calls are placed');
 ok(time - $began < 1, 'at once');
 $other->query('ROLLBACK');
 
+# what makes the plan itself fail
+$d->sql('ALTER TABLE kridtech.calls RENAME TO calls_away');
+ok(kt_wait(sub { $d->health('sync') =~ /^f\|(cannot poll|waiting)/ }, 20), 'a table that is not there is reported') or diag $d->health('sync');
+$d->becomes($d->queue('+4930000007'), 'placed', 'and stops no call');
+$d->sql('ALTER TABLE kridtech.calls_away RENAME TO calls');
+ok(kt_wait(sub { $d->health('sync') =~ /last success/ && $d->health('sync') !~ /cannot|waiting/ }, 20), 'until it is back') or diag $d->health('sync');
+
 # ---- other accounts ---------------------------------------------------------------------------------------------------
 
 my $key_file = kt_key_file("$Dialing::KEY\n");
