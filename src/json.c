@@ -148,7 +148,8 @@ on_scalar(void *state, char *token, JsonTokenType type)
 	{
 		if (is_row_place(reader))
 			reader->rows->is_array_of_objects = false;
-		pfree(token);
+		if (token != NULL)
+			pfree(token);
 	}
 	KT_JSON_GO_ON;
 }
@@ -195,7 +196,8 @@ on_field_end(void *state, char *name, bool isnull)
 	KtJsonValue *target = reader->target;
 	KtJsonValue *value = &reader->value;
 
-	pfree(name);
+	if (name != NULL)
+		pfree(name);
 	if (target == NULL || reader->depth != reader->target_depth)
 		KT_JSON_GO_ON;
 	if (value->text == NULL)
