@@ -322,6 +322,7 @@ static void
 report(Receiver *r)
 {
 	const char *trouble = kt_intake_trouble(r->intake);
+	const char *bounds = OidIsValid(r->extension) ? kt_events_problem() : NULL;
 	const char *words = r->problem;
 	bool works = r->httpd != NULL && OidIsValid(r->extension) && trouble == NULL;
 
@@ -329,13 +330,18 @@ report(Receiver *r)
 		words = trouble;
 	if (words[0] == '\0')
 		words = r->options.problem;
-	if (words[0] == '\0' && OidIsValid(r->extension))
-		words = kt_events_problem() != NULL ? kt_events_problem() : "";
+	if (words[0] != '\0' || bounds == NULL)
+		log_problem(r, words);
+	else
+	{
+		/* how full changes all the time */
+		log_problem(r, "the webhook tables come near their bounds: see kridtech.health");
+		words = bounds;
+	}
 	if (trouble != NULL)
 		check_soon(r);
 	if (r->httpd != NULL)
 		kt_httpd_set_healthy(r->httpd, works);
-	log_problem(r, words);
 	kt_shmem_report(r->slot, works && words[0] == '\0', words[0] != '\0' ? words : "receiving");
 	report_numbers(r);
 }
