@@ -294,7 +294,7 @@ find_sighting(KtSightings *sightings, int64 attempt)
 }
 
 static void
-remember(KtSightings *sightings, int64 attempt, const char *call_id, TimestampTz read_at)
+remember(KtSightings *sightings, int64 attempt, const char *call_id, const KtListRead *read)
 {
 	KtSighting *sighting = find_sighting(sightings, attempt);
 
@@ -310,7 +310,9 @@ remember(KtSightings *sightings, int64 attempt, const char *call_id, TimestampTz
 		pfree(sighting->call_id);
 	sighting->attempt = attempt;
 	sighting->call_id = MemoryContextStrdup(sightings->context, call_id);
-	sighting->read_at = read_at;
+	sighting->read_at = read->read_at;
+	sighting->skew_low = read->skew_low;
+	sighting->skew_high = read->skew_high;
 	sighting->seen = true;
 }
 
@@ -374,6 +376,14 @@ note_verdict(const Case *c, int64 attempt, const KtMatch *match)
 	kt_queue_note(attempt, note.data);
 }
 
+/* On the call, and on the API's clock: a list from a cache has an old Date, and so shifts every time in it. */
+static bool
+agrees(const KtSighting *before, const KtMatchCall *call, const KtListRead *read)
+{
+	return strcmp(before->call_id, call->call_id) == 0 && before->skew_low <= read->skew_high &&
+	       read->skew_low <= before->skew_high;
+}
+
 /* True, and *binding, when this list and one before it agree. */
 static bool
 judge(Case *c, int which, KtSightings *sightings, KtBinding *binding)
@@ -392,9 +402,9 @@ judge(Case *c, int which, KtSightings *sightings, KtBinding *binding)
 	}
 	call = &c->calls[match.candidates[0]];
 	before = find_sighting(sightings, attempt->id);
-	if (before == NULL || strcmp(before->call_id, call->call_id) != 0)
+	if (before == NULL || !agrees(before, call, c->read))
 	{
-		remember(sightings, attempt->id, call->call_id, c->read->read_at);
+		remember(sightings, attempt->id, call->call_id, c->read);
 		return false;
 	}
 	before->seen = true;

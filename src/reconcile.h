@@ -25,6 +25,8 @@ typedef struct KtSighting
 	int64 attempt;
 	char *call_id;
 	TimestampTz read_at;
+	int64 skew_low; /* of that list */
+	int64 skew_high;
 	bool seen; /* by the list at hand */
 } KtSighting;
 
