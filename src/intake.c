@@ -114,10 +114,12 @@ typedef enum Step
 
 typedef struct Batch
 {
+	MemoryContext context; /* of what outlives a step */
 	KtEntry *entries[MAX_BATCH];
-	KtWebhook *webhooks;
+	KtWebhook *webhooks; /* of which nread are read */
 	KtStored *stored;
 	int n;
+	int nread;
 	Step step;
 	int64 deadline; /* for STEP_APART */
 	int sqlstate;   /* of the step before */
@@ -289,11 +291,29 @@ finish(KtIntake *intake, Batch *batch)
 
 /* ---- the ladder -------------------------------------------------------------------------------------------- */
 
+/* Within a step: memory that is out for one body costs the step, not the process with all it holds. */
+static void
+read_webhooks(Batch *batch)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+
+	for (; batch->nread < batch->n; batch->nread++)
+	{
+		const KtEntry *entry = batch->entries[batch->nread];
+		KtWebhook *webhook = &batch->webhooks[batch->nread];
+
+		kt_webhook_read(entry->body, entry->len, webhook);
+		webhook->remote_addr = entry->address[0] != '\0' ? entry->address : NULL;
+	}
+	MemoryContextSwitchTo(old);
+}
+
 static void
 batch_work(void *argument)
 {
 	Batch *batch = argument;
 
+	read_webhooks(batch);
 	switch (batch->step)
 	{
 		case STEP_STORE:
@@ -416,19 +436,12 @@ make_batch(const KtIntake *intake)
 {
 	Batch *batch = palloc0(sizeof(Batch));
 	size_t bytes = 0;
-	int i;
 
 	pick(intake, batch, &bytes, false);
 	pick(intake, batch, &bytes, true);
+	batch->context = CurrentMemoryContext;
 	batch->webhooks = palloc(batch->n * sizeof(KtWebhook));
 	batch->stored = palloc0(batch->n * sizeof(KtStored));
-	for (i = 0; i < batch->n; i++)
-	{
-		const KtEntry *entry = batch->entries[i];
-
-		kt_webhook_read(entry->body, entry->len, &batch->webhooks[i]);
-		batch->webhooks[i].remote_addr = entry->address[0] != '\0' ? entry->address : NULL;
-	}
 	return batch;
 }
 

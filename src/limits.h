@@ -59,7 +59,6 @@
 /* What libcurl may hand over at once is 16 kB; this much more than a chunk has room. */
 #define KT_MAX_RECORDING_BUFFER (KT_RECORDING_CHUNK + 64 * 1024)
 
-
 /* Tokens in kridtech.webhook_token_file: two are needed for a rotation. And one of them, 40 to 64 characters. */
 #define KT_MAX_TOKENS 8
 #define KT_MAX_TOKEN 256
@@ -68,8 +67,8 @@
 #define KT_MAX_PROXIES 64
 
 /*
- * Deliveries that were answered with 503 and are to be stored yet: at 2.4 kB some 27,000 of them, or four of
- * 16 MB.
+ * Deliveries that were answered with 503 and are to be stored yet, counted by their buffers: some 16,000 of 2.4 kB, or
+ * four of 16 MB.
  */
 #define KT_MAX_HELD_BYTES (64 * 1024 * 1024)
 #define KT_MAX_HELD 50000

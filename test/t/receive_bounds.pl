@@ -87,10 +87,23 @@ is($r->answer($ladder), 200, 'the one before is kept');
 no_triggers();
 $r->becomes(q{SELECT count(*) FROM kridtech.webhook_inbox}, 0, 'all become events when nothing hangs any more', 120);
 
+# ---- memory ------------------------------------------------------------------------------------------------------------
+
+$r->set('kridtech.webhook_max_body' => '64MB');
+my $pid = $r->pid;
+my ($size) = kt_run('cat', "/proc/$pid/status") =~ /^VmSize:\s+(\d+) kB/m;
+kt_run('prlimit', '--pid', $pid, '--as=' . ($size + 150 * 1024) * 1024 . ':');
+my $large = $r->send($r->webhook('large', transcript => 'x' x 60_000_000));
+is($r->post($r->webhook('beside_large')), 200, 'while memory does not suffice for one webhook, another is stored');
+is($r->answer($large), 503, 'that one is answered with 503');
+is($r->pid, $pid, 'and the receiver lives on');
+kt_run('prlimit', '--pid', $pid, '--as=unlimited:');
+$r->becomes(q{SELECT count(*) FROM kridtech.webhook_events WHERE call_id = 'large'}, 1, 'it is stored when there is memory again', 60);
+
 # ---- settings of the database's owner -------------------------------------------------------------------------------
 
 $r->sql(q{ALTER DATABASE postgres SET exit_on_error = on; ALTER DATABASE postgres SET enable_indexscan = off});
-my $pid = $r->pid;
+$pid = $r->pid;
 kill TERM => $pid;
 ok(kt_wait(sub { my $now = $r->pid; $now ne '' && $now ne $pid }), 'a receiver starts under such settings of its database');
 $pid = $r->pid;
