@@ -141,7 +141,7 @@ on_certificate(gnutls_session_t session, const struct gnutls_cert_retr_st *info,
 	return 0;
 }
 
-/* ---- beginning and end ---- */
+/* ---- beginning and end --------------------------------------------------------------------------- */
 
 static void *
 on_line(void *cls, const char *line, struct MHD_Connection *mhd)
@@ -168,10 +168,9 @@ static bool
 start_library(KtHttpd *httpd)
 {
 	unsigned int flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET;
-	struct MHD_OptionItem tls[] = {
-		{MHD_OPTION_HTTPS_PRIORITIES, 0, (void *) TLS_PRIORITY},
-		{MHD_OPTION_HTTPS_CERT_CALLBACK2, 0, (void *) (uintptr_t) on_certificate},
-		{MHD_OPTION_END, 0, NULL}};
+	struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_PRIORITIES, 0, (void *) TLS_PRIORITY},
+	                               {MHD_OPTION_HTTPS_CERT_CALLBACK2, 0, (void *) on_certificate},
+	                               {MHD_OPTION_END, 0, NULL}};
 
 	if (httpd->cert != NULL)
 		flags |= MHD_USE_TLS;

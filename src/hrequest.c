@@ -137,6 +137,16 @@ begin_body(KtHttpd *httpd, KtHconn *conn)
 	return MHD_YES;
 }
 
+/*
+ * Before 0.9.75 the library stalls on a line feed that is left before a request, and leaves one itself when the last
+ * CRLF of a chunked body comes in two segments. A connection that closes loses no next request there.
+ */
+static bool
+is_old_library(void)
+{
+	return strcmp(MHD_get_version(), "0.9.75") < 0;
+}
+
 static enum MHD_Result
 judge_head(KtHttpd *httpd, KtHconn *conn, const char *target, const char *method,
            const char *version)
@@ -156,7 +166,7 @@ judge_head(KtHttpd *httpd, KtHconn *conn, const char *target, const char *method
 	{
 		case KT_HGATE_DELIVERY:
 			/* 0.9.75 ends a head early at a line without a name: the length may have stood behind it */
-			conn->last = kt_hgate_is_bare(&head.gate);
+			conn->last = kt_hgate_is_bare(&head.gate) || (head.gate.chunked && is_old_library());
 			return begin_body(httpd, conn);
 		case KT_HGATE_HEALTH:
 			/* answered at the request's end, or the library would close the connection */

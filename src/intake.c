@@ -311,19 +311,6 @@ run_step(KtIntake *intake, Batch *batch, Step step, int most)
 	return false;
 }
 
-/* Failures that have nothing to do with what is stored: a lock, a cancel, a full disk, a deadlock. */
-static bool
-is_passing(int sqlstate)
-{
-	int category = ERRCODE_TO_CATEGORY(sqlstate);
-
-	return sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ||
-	       category == ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION) ||
-	       category == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) ||
-	       category == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR) ||
-	       category == ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK);
-}
-
 static void
 leave_out_first_step(KtIntake *intake, const Batch *batch)
 {
@@ -344,7 +331,7 @@ descend(KtIntake *intake, Batch *batch)
 			return true;
 		if (batch->sqlstate == 0)
 			return false;
-		if (is_passing(batch->sqlstate))
+		if (kt_xact_is_passing(batch->sqlstate))
 			leave_out_first_step(intake, batch);
 		else if (run_step(intake, batch, STEP_APART, calm ? APART_MS : TROUBLE_MS))
 			return true;
@@ -369,7 +356,7 @@ give_up_for_now(KtIntake *intake, Batch *batch)
 	intake->delay = longer(intake->delay);
 	intake->retry_at = kt_http_now() + intake->delay;
 	intake->inbox_until = 0;
-	if (!is_passing(batch->sqlstate))
+	if (!kt_xact_is_passing(batch->sqlstate))
 		intake->batch = Max(intake->batch / 2, 1);
 	for (i = 0; i < batch->n; i++)
 		kt_waiting_put_last(&intake->waiting, batch->entries[i]);

@@ -48,6 +48,10 @@
 #define CHECK_AGAIN SECONDS(1)
 #define CHECK_EVERY SECONDS(5)
 
+/* How long counting what the tables hold may take, in ms, and when it is tried again. */
+#define COUNT_MS 3000
+#define COUNT_AGAIN SECONDS(60)
+
 /* At the end: how long what has begun to come in is waited for, and after that how long answers may leave. */
 #define DRAIN_US SECONDS(2)
 #define FLUSH_US MS(300)
@@ -68,6 +72,7 @@ typedef struct Receiver
 	KtUpkeep upkeep;
 
 	Oid extension;     /* the one that can be worked with; InvalidOid: none */
+	Oid counted;       /* the one whose tables were counted */
 	NameData database; /* "" before it is known */
 	bool usable;       /* the options are */
 	bool tls;          /* the server has been made with it */
@@ -78,6 +83,7 @@ typedef struct Receiver
 	char logged[KT_MAX_STATUS];  /* the words in the log last */
 
 	int64 check_at;  /* all on kt_http_now()'s clock */
+	int64 count_at;  /* when the tables may be counted */
 	int64 upkeep_at; /* when it has its turn whatever comes in */
 } Receiver;
 
@@ -211,18 +217,31 @@ begin_work(void *argument)
 	kt_events_begin();
 }
 
-/* The extension is there. False while its tables could not be read. */
-static bool
+/*
+ * How much the tables hold, which bounds what they take. Whoever has locked one of them must not keep the receiver
+ * from serving: without it there is no bound, and it is tried again.
+ */
+static void
+take_stock(Receiver *r)
+{
+	int64 now = kt_http_now();
+
+	if (r->counted == r->extension || now < r->count_at)
+		return;
+	r->count_at = now + COUNT_AGAIN;
+	kt_xact_limit(COUNT_MS);
+	if (kt_xact_run("counting webhooks", begin_work, NULL, NULL, NULL, 0) == KT_XACT_DONE)
+		r->counted = r->extension;
+}
+
+static void
 take_extension(Receiver *r, Oid extension)
 {
 	if (r->extension == extension)
-		return true;
-	if (kt_xact_run("taking stock of webhooks", begin_work, NULL, NULL, r->problem,
-	                sizeof(r->problem)) != KT_XACT_DONE)
-		return false;
+		return;
 	r->extension = extension;
+	r->count_at = 0;
 	memset(&r->upkeep, 0, sizeof(r->upkeep));
-	return true;
 }
 
 /* Listens on what is to be served and makes the server for it. */
@@ -264,9 +283,9 @@ check(Receiver *r)
 	r->check_at = kt_http_now() + CHECK_EVERY;
 	r->problem[0] = '\0';
 	installed = kt_readiness_installed(&extension, &r->database, r->problem);
-	if (installed == KT_NOT_INSTALLED)
-		r->extension = InvalidOid;
-	else if (installed == KT_INSTALLED && take_extension(r, extension) && r->httpd == NULL)
+	if (installed != KT_INSTALLED_UNKNOWN)
+		take_extension(r, installed == KT_INSTALLED ? extension : InvalidOid);
+	if (installed == KT_INSTALLED && r->httpd == NULL)
 	{
 		if (!r->usable)
 			read_options(r);
@@ -303,6 +322,7 @@ static void
 report(Receiver *r)
 {
 	const char *trouble = kt_intake_trouble(r->intake);
+	const char *bounds = OidIsValid(r->extension) ? kt_events_problem() : NULL;
 	const char *words = r->problem;
 	bool works = r->httpd != NULL && OidIsValid(r->extension) && trouble == NULL;
 
@@ -310,13 +330,18 @@ report(Receiver *r)
 		words = trouble;
 	if (words[0] == '\0')
 		words = r->options.problem;
-	if (words[0] == '\0' && OidIsValid(r->extension))
-		words = kt_events_problem() != NULL ? kt_events_problem() : "";
+	if (words[0] != '\0' || bounds == NULL)
+		log_problem(r, words);
+	else
+	{
+		/* how full changes all the time */
+		log_problem(r, "the webhook tables come near their bounds: see kridtech.health");
+		words = bounds;
+	}
 	if (trouble != NULL)
 		check_soon(r);
 	if (r->httpd != NULL)
 		kt_httpd_set_healthy(r->httpd, works);
-	log_problem(r, words);
 	kt_shmem_report(r->slot, works && words[0] == '\0', words[0] != '\0' ? words : "receiving");
 	report_numbers(r);
 }
@@ -341,6 +366,7 @@ keep_up(Receiver *r)
 	    (kt_intake_unanswered(r->intake) > 0 && now < r->upkeep_at))
 		return;
 	r->upkeep_at = now + UPKEEP_EVERY;
+	take_stock(r);
 	kt_upkeep_step(&r->upkeep);
 }
 

@@ -282,3 +282,15 @@ kt_xact_try(KtXactWork work, void *argument, int *sqlstate, char **message)
 	CurrentResourceOwner = resources;
 	return done;
 }
+
+bool
+kt_xact_is_passing(int sqlstate)
+{
+	int category = ERRCODE_TO_CATEGORY(sqlstate);
+
+	return sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ||
+	       category == ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION) ||
+	       category == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) ||
+	       category == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR) ||
+	       category == ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK);
+}

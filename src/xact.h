@@ -59,4 +59,7 @@ extern bool kt_xact_is_open(void);
 extern void kt_xact_cancel(void);
 extern void kt_xact_hurry(void);
 
+/* True for failures that have nothing to do with the rows: a lock, a cancel, a full disk, serialization. */
+extern bool kt_xact_is_passing(int sqlstate);
+
 #endif /* KT_XACT_H */

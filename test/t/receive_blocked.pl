@@ -52,7 +52,6 @@ is($r->sql('SELECT count(*) FROM kridtech.webhook_inbox'), 0, 'and leave the inb
 
 $locker->query('BEGIN; LOCK TABLE kridtech.webhook_events, kridtech.webhook_inbox IN ACCESS EXCLUSIVE MODE');
 my $first = $r->send($r->webhook('both_0'));
-my $began = time;
 sleep 1;
 @answers = burst(map { "both_$_" } 1 .. 5);
 is(statuses(@answers), '503 503 503 503 503', 'while both tables are locked, webhooks are answered with 503');
@@ -79,6 +78,15 @@ cmp_ok(slowest(@answers), '<', 10, 'in time');
 $locker->query('COMMIT');
 $r->becomes(q{SELECT count(*) FROM kridtech.webhook_events WHERE call_id LIKE 'crowd%'}, 50, 'and stored later');
 $r->set('kridtech.webhook_max_connections' => 256);
+
+# what is refused is held up to 64 MB
+$locker->query('BEGIN; LOCK TABLE kridtech.webhook_events, kridtech.webhook_inbox IN ACCESS EXCLUSIVE MODE');
+my $dropped = $locker->query(q{SELECT value FROM kridtech.stats WHERE name = 'webhook_dropped'});
+my @large = map { $r->send($r->webhook("large_$_", transcript => 'x' x 15_000_000)) } 1 .. 5;
+is(join(' ', map { $r->answer($_) // 'none' } @large), '503 503 503 503 503', 'large webhooks are answered with 503, too');
+is($locker->query(q{SELECT value FROM kridtech.stats WHERE name = 'webhook_dropped'}) - $dropped, 1, 'what is held has a bound');
+$locker->query('COMMIT');
+$r->becomes(q{SELECT count(*) FROM kridtech.webhook_events WHERE call_id LIKE 'large%'}, 4, 'and what is within it is stored later');
 
 # ---- standbys that do not answer ---------------------------------------------------------------------------------
 
@@ -157,17 +165,39 @@ my $id = $r->sql(q{SELECT id FROM kridtech.webhook_inbox WHERE call_id = 'poison
 is($r->sql("SELECT kridtech_replay_webhook($id)"), 't', 'kridtech_replay_webhook() makes an event of a kept one');
 is($r->deliveries('poison_1') . $r->kept('poison_1'), 1, 'which leaves the inbox');
 
+# ---- a receiver that starts while a table is locked ----------------------------------------------------------------
+
+$locker->query('BEGIN; LOCK TABLE kridtech.webhook_events IN ACCESS EXCLUSIVE MODE');
+my $old = $r->pid;
+$r->sql("SELECT pg_terminate_backend($old)");
+kt_wait(sub { my $now = $r->pid; $now ne '' && $now ne $old }) or die 'no other receiver starts';
+is($r->post($r->webhook('started')), 200, 'a receiver that starts while webhook_events is locked receives');
+$locker->query('COMMIT');
+$r->becomes(q{SELECT count(*) FROM kridtech.webhook_events WHERE call_id = 'started'}, 1, 'and it becomes an event', 120);
+
 # ---- a receiver that ends with something to store -----------------------------------------------------------------
 
 $r->sql('RESET search_path');
 $r->sql('DROP FUNCTION judge() CASCADE');
 $locker->query('BEGIN; LOCK TABLE kridtech.webhook_events IN ACCESS EXCLUSIVE MODE');
-my $pid = $locker->query(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'kridtech receiver'});
+my $pid = $r->pid;
 my $socket = $r->send($r->webhook('ending'));
 $locker->query("SELECT pg_terminate_backend($pid)");
 is($r->answer($socket), 200, 'one that waits for a lock when the receiver is ended is kept and answered');
 $locker->query('COMMIT');
 $r->becomes(q{SELECT count(*) FROM kridtech.webhook_events WHERE call_id = 'ending'}, 1, 'and becomes an event', 120);
+
+$locker->query('BEGIN; LOCK TABLE kridtech.webhook_events, kridtech.webhook_inbox IN ACCESS EXCLUSIVE MODE');
+$pid = $r->pid;
+$socket = $r->send($r->webhook('lost'));
+kt_wait(sub { $r->stat('waiting') == 1 }) or die 'it does not wait';
+my $began = time;
+$locker->query("SELECT pg_terminate_backend($pid)");
+is($r->answer($socket), 503, 'one that cannot even be kept when the receiver is ended is answered with 503');
+ok(kt_wait(sub { $r->log =~ /WARNING:  kridtech receiver: 1 webhooks that were refused with 503 could not be stored and are lost/ }),
+	'and the log says that it is lost');
+cmp_ok(time - $began, '<', 6, 'soon');
+$locker->query('COMMIT');
 
 unlike($r->log, qr/TRAP|PANIC|was terminated by signal/, 'nothing crashed');
 done_testing;

@@ -20,7 +20,7 @@ typedef struct Case
 	char want[64];
 	KtBuf deliver[MAX_ANSWERS];
 	int ndeliver;
-	bool own_deliver; /* deliver-1.0 has replaced the others */
+	bool own_deliver; /* those of this version have replaced the others */
 } Case;
 
 typedef enum Way
@@ -120,28 +120,42 @@ add_delivery(Case *test, const char *text)
 	unescape(body, text, text + strlen(text));
 }
 
+/* What stands after a key for the library's version that runs: "", or "-1.0" and the like. */
+static const char *
+own_suffix(void)
+{
+	if (strcmp(MHD_get_version(), "1") > 0)
+		return "-1.0";
+	return strcmp(MHD_get_version(), "0.9.75") < 0 ? "-0.9.72" : "";
+}
+
 /* One line of a case. */
 static void
 add_line(Case *test, const char *key, const char *value)
 {
-	bool modern = strcmp(MHD_get_version(), "1") > 0;
+	const char *suffix = strchr(key, '-') != NULL ? strchr(key, '-') : "";
+	size_t len = strlen(key) - strlen(suffix);
+	bool own = suffix[0] != '\0' && strcmp(suffix, own_suffix()) == 0;
 
 	if (strcmp(key, "send") == 0)
 		unescape(&test->bytes, value, value + strlen(value));
-	else if (strcmp(key, "want") == 0 || (modern && strcmp(key, "want-1.0") == 0))
-		snprintf(test->want, sizeof(test->want), "%s", value);
-	else if (strcmp(key, "deliver") == 0 && !test->own_deliver)
-		add_delivery(test, value);
-	else if (modern && strcmp(key, "deliver-1.0") == 0)
+	else if (len == 4 && strncmp(key, "want", 4) == 0)
 	{
-		while (!test->own_deliver && test->ndeliver > 0)
+		if (suffix[0] == '\0' || own)
+			snprintf(test->want, sizeof(test->want), "%s", value);
+	}
+	else if (len != 7 || strncmp(key, "deliver", 7) != 0)
+		fail_msg("%s: unknown line \"%s\"", CASES, key);
+	else if (own && !test->own_deliver)
+	{
+		while (test->ndeliver > 0)
 			kt_buf_free(&test->deliver[--test->ndeliver]);
 		test->own_deliver = true;
 		if (strcmp(value, "none") != 0)
 			add_delivery(test, value);
 	}
-	else if (strcmp(key, "want-1.0") != 0 && strcmp(key, "deliver-1.0") != 0)
-		fail_msg("%s: unknown line \"%s\"", CASES, key);
+	else if (own || (suffix[0] == '\0' && !test->own_deliver))
+		add_delivery(test, value);
 }
 
 /* ---- one case ------------------------------------------------------------------------------------------- */
@@ -219,20 +233,11 @@ complain(const Case *test, const char *what, const char *got, const char *wanted
 }
 
 static void
-run_case(const Case *test)
+check_case(Client *client, const Case *test, int before)
 {
-	Client *client = way == TLS ? connect_tls() : connect_plain();
-	int before = server.total;
 	char words[256];
-	int64_t patience = kt_httpd_now() + 3000000;
 	int i;
 
-	cases++;
-	send_case(client, test);
-	settle();
-	while (!is_all_there(client, test) && kt_httpd_now() < patience)
-		turn(100);
-	settle();
 	describe(client, words, sizeof(words));
 	if (strcmp(words, test->want) != 0)
 		complain(test, "answers", words, test->want);
@@ -242,17 +247,36 @@ run_case(const Case *test)
 	{
 		snprintf(words, sizeof(words), "%d", server.total - before);
 		complain(test, "deliveries", words, "another number");
+		return;
 	}
-	else
-		for (i = 0; i < test->ndeliver; i++)
-		{
-			const KtBuf *got = &server.bodies[before + i];
-			const KtBuf *wanted = &test->deliver[i];
+	for (i = 0; i < test->ndeliver; i++)
+	{
+		const KtBuf *got = &server.bodies[before + i];
+		const KtBuf *wanted = &test->deliver[i];
 
-			if (got->len != wanted->len ||
-			    (got->len > 0 && memcmp(got->data, wanted->data, got->len) != 0))
-				complain(test, "body", got->data, wanted->data);
-		}
+		if (got->len != wanted->len ||
+		    (got->len > 0 && memcmp(got->data, wanted->data, got->len) != 0))
+			complain(test, "body", got->data, wanted->data);
+	}
+}
+
+static void
+run_case(const Case *test)
+{
+	int before = server.total;
+	int64_t patience = kt_httpd_now() + 3000000;
+	Client *client;
+
+	cases++;
+	if (strcmp(test->want, "not tried") == 0)
+		return;
+	client = way == TLS ? connect_tls() : connect_plain();
+	send_case(client, test);
+	settle();
+	while (!is_all_there(client, test) && kt_httpd_now() < patience)
+		turn(100);
+	settle();
+	check_case(client, test, before);
 	forget_client(client);
 	UNTIL(counters().connections == 0);
 	assert_int_equal(kt_httpd_waiting(server.httpd), 0);
