@@ -39,7 +39,7 @@ simulator_setting()
 # Against a bare libcurl multi loop that posts the same calls over as many connections and records nothing.
 bench_drain()
 {
-	local n=${CALLS_TO_DRAIN:-20000} concurrent=256 i
+	local n=${CALLS_TO_DRAIN:-40000} concurrent=256 i
 	gcc -O2 -o "$W/multi" "$W/src/bench/multi.c" -lcurl
 	setting kridtech.max_concurrent_requests "$concurrent"
 	OURS=() THEIRS=()
@@ -121,7 +121,7 @@ close_transaction()
 # The same drain with a million finished requests in the table and a transaction open elsewhere.
 bench_old_table()
 {
-	local n=${CALLS_TO_DRAIN:-20000} i
+	local n=${CALLS_TO_DRAIN:-40000} i
 	setting kridtech.max_concurrent_requests 256
 	OURS=() THEIRS=()
 	psql_do "TRUNCATE kridtech.call_requests, kridtech.call_attempts"

@@ -199,25 +199,37 @@ read_object(KtEndpoint endpoint, const char *text, size_t len, KtApiAnswer *answ
 	answer->has_all_fields = has_all_fields(endpoint, answer, &rows);
 }
 
-void
-kt_answer_read(KtEndpoint endpoint, const char *body, size_t len, KtApiAnswer *answer)
+/* The repaired text, palloc'd, or NULL for one that no answer has. */
+static char *
+repaired(const char *body, size_t *len)
 {
 	KtBuf text;
 	KtRepair repair;
+	char *copy = NULL;
 
-	memset(answer, 0, sizeof(*answer));
 	/* every byte that is replaced becomes three */
-	kt_buf_init(&text, len * 3 + 1);
-	if (kt_repair_json(body, len, &text, &repair) && repair.depth <= KT_MAX_JSON_DEPTH &&
+	kt_buf_init(&text, *len * 3 + 1);
+	if (kt_repair_json(body, *len, &text, &repair) && repair.depth <= KT_MAX_JSON_DEPTH &&
 	    text.len > 0)
 	{
 		/* the parser may throw for memory: it must not find the malloc'd buffer on its way */
-		char *copy = pnstrdup(text.data, text.len);
-		size_t copy_len = text.len;
-
-		kt_buf_free(&text);
-		read_object(endpoint, copy, copy_len, answer);
+		copy = pnstrdup(text.data, text.len);
+		*len = text.len;
 	}
-	else
-		kt_buf_free(&text);
+	kt_buf_free(&text);
+	return copy;
+}
+
+void
+kt_answer_read(KtEndpoint endpoint, const char *body, size_t len, KtApiAnswer *answer)
+{
+	KtRepair repair;
+
+	memset(answer, 0, sizeof(*answer));
+	if (!kt_repair_json_is_needless(body, len, &repair))
+		body = repaired(body, &len);
+	else if (len == 0 || repair.depth > KT_MAX_JSON_DEPTH)
+		body = NULL;
+	if (body != NULL)
+		read_object(endpoint, body, len, answer);
 }

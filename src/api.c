@@ -14,6 +14,7 @@
 #include "settings.h"
 #include "url.h"
 #include "utils/json.h"
+#include "utils/memutils.h"
 
 #define USER_AGENT "kridtech/" KRIDTECH_VERSION
 
@@ -118,6 +119,15 @@ build_body(const KtApiRequest *request, StringInfo body)
 		                   body->len, KT_MAX_REQUEST_BODY)));
 }
 
+/* What depends on kridtech.base_url alone, kept until it is another one. */
+typedef struct KeptUrl
+{
+	char *base_url;
+	char *create_call;
+	bool loopback_only;
+} KeptUrl;
+
+/* The endpoint's URL, palloc'd, or NULL. */
 static char *
 build_url(const KtApiRequest *request)
 {
@@ -135,6 +145,37 @@ build_url(const KtApiRequest *request)
 	if (kt_url_build(kt_base_url, path_of(request->endpoint), params, lengthof(params), &buf))
 		url = pstrdup(buf.data);
 	kt_buf_free(&buf);
+	return url;
+}
+
+static void
+keep_url(KeptUrl *kept)
+{
+	static const KtApiRequest create_call = {.endpoint = KT_ENDPOINT_CREATE_CALL};
+	MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+
+	if (kept->base_url != NULL)
+		pfree(kept->base_url);
+	if (kept->create_call != NULL)
+		pfree(kept->create_call);
+	kept->base_url = kept->create_call = NULL;
+	kept->loopback_only = false;
+	kept->create_call = build_url(&create_call);
+	(void) kt_url_judge(kt_base_url, &kept->loopback_only);
+	kept->base_url = pstrdup(kt_base_url);
+	MemoryContextSwitchTo(caller);
+}
+
+static const char *
+url_of(const KtApiRequest *request, bool *loopback_only)
+{
+	static KeptUrl kept;
+	const char *url;
+
+	if (kept.base_url == NULL || strcmp(kept.base_url, kt_base_url) != 0)
+		keep_url(&kept);
+	*loopback_only = kept.loopback_only;
+	url = request->endpoint == KT_ENDPOINT_CREATE_CALL ? kept.create_call : build_url(request);
 	if (url == NULL || !kt_settings_usable())
 		ereport(ERROR,
 		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -151,7 +192,7 @@ kt_api_build(const KtApiRequest *request, const char *key, KtHttpRequest *http)
 	bool loopback_only = false;
 
 	memset(http, 0, sizeof(*http));
-	http->url = build_url(request);
+	http->url = url_of(request, &loopback_only);
 	headers[0] = psprintf("x-api-key: %s", key);
 	http->headers = headers;
 	if (kt_api_creates(request->endpoint))
@@ -168,7 +209,6 @@ kt_api_build(const KtApiRequest *request, const char *key, KtHttpRequest *http)
 	http->request_timeout_ms = kt_request_timeout;
 	http->user_agent = USER_AGENT;
 	http->ca_file = kt_ca_file[0] != '\0' ? kt_ca_file : NULL;
-	(void) kt_url_judge(kt_base_url, &loopback_only);
 	http->loopback_only = loopback_only;
 }
 

@@ -21,9 +21,11 @@
 
 /* 17 lets the caller own the lexer's memory; NULL asks for the old behaviour. */
 #if PG_VERSION_NUM >= 170000
-#define kt_json_lexer(text, len) makeJsonLexContextCstringLen(NULL, (text), (len), PG_UTF8, true)
+#define kt_json_lexer(text, len, escapes) \
+	makeJsonLexContextCstringLen(NULL, (text), (len), PG_UTF8, (escapes))
 #elif PG_VERSION_NUM >= 130000
-#define kt_json_lexer(text, len) makeJsonLexContextCstringLen((text), (len), PG_UTF8, true)
+#define kt_json_lexer(text, len, escapes) \
+	makeJsonLexContextCstringLen((text), (len), PG_UTF8, (escapes))
 #endif
 
 #ifndef FRONTEND

@@ -71,11 +71,34 @@ tame_number(const char *number, double *value)
 	return isfinite(*value);
 }
 
+/* The common case: an integer of up to 15 digits. False: it may still be a number. */
+static bool
+plain_integer(const char *number, int64 *result)
+{
+	const char *c;
+	int64 value = 0;
+
+	if (number == NULL || *number == '\0' || strnlen(number, 16) > 15)
+		return false;
+	for (c = number + (*number == '-'); *c >= '0' && *c <= '9'; c++)
+		value = value * 10 + (*c - '0');
+	if (*c != '\0' || c == number)
+		return false;
+	*result = *number == '-' ? -value : value;
+	return true;
+}
+
 bool
 kt_convert_int32(const char *number, int32 *result)
 {
 	double value;
+	int64 integer;
 
+	if (plain_integer(number, &integer))
+	{
+		*result = (int32) integer;
+		return integer >= PG_INT32_MIN && integer <= PG_INT32_MAX;
+	}
 	if (!tame_number(number, &value))
 		return false;
 	value = rint(value);
@@ -104,7 +127,13 @@ bool
 kt_convert_numeric(const char *number, Datum *result)
 {
 	double value;
+	int64 integer;
 
+	if (plain_integer(number, &integer) && (integer != 0 || number[0] != '-'))
+	{
+		*result = DirectFunctionCall1(int8_numeric, Int64GetDatum(integer));
+		return true;
+	}
 	if (!tame_number(number, &value))
 		return false;
 	*result = DirectFunctionCall3(numeric_in, CStringGetDatum(number), ObjectIdGetDatum(InvalidOid),
@@ -127,6 +156,57 @@ looks_like_iso(const char *text)
 	return text[len - 1] == 'Z' || strpbrk(text + 11, "+-") != NULL;
 }
 
+static int
+two_digits(const char *c)
+{
+	return c[0] >= '0' && c[0] <= '9' && c[1] >= '0' && c[1] <= '9'
+	           ? (c[0] - '0') * 10 + (c[1] - '0')
+	           : -1;
+}
+
+/* The documented form, "2025-02-14T10:30:00Z", with or without milliseconds. False: see the decoder. */
+static bool
+plain_time(const char *iso, TimestampTz *result)
+{
+	static const char form[] = "....-..-..T..:..:..";
+	size_t len = strnlen(iso, 25);
+	struct pg_tm tm = {0};
+	int tz = 0;
+	int century;
+	int year;
+	fsec_t fsec = 0;
+	size_t i;
+
+	if (len != 20 && len != 24)
+		return false;
+	for (i = 0; form[i] != '\0'; i++)
+		if (form[i] != '.' && iso[i] != form[i])
+			return false;
+	century = two_digits(iso);
+	year = two_digits(iso + 2);
+	tm.tm_mon = two_digits(iso + 5);
+	tm.tm_mday = two_digits(iso + 8);
+	tm.tm_hour = two_digits(iso + 11);
+	tm.tm_min = two_digits(iso + 14);
+	tm.tm_sec = two_digits(iso + 17);
+	if (len == 24)
+	{
+		int tens = two_digits(iso + 20);
+
+		if (iso[19] != '.' || tens < 0 || iso[22] < '0' || iso[22] > '9')
+			return false;
+		fsec = (tens * 10 + (iso[22] - '0')) * 1000;
+	}
+	if (iso[len - 1] != 'Z' || century < 0 || year < 0 || tm.tm_mon < 1 || tm.tm_mon > 12 ||
+	    tm.tm_mday < 1 || tm.tm_hour < 0 || tm.tm_hour > 23 || tm.tm_min < 0 || tm.tm_min > 59 ||
+	    tm.tm_sec < 0 || tm.tm_sec > 59)
+		return false;
+	tm.tm_year = century * 100 + year;
+	if (tm.tm_year == 0 || tm.tm_mday > day_tab[isleap(tm.tm_year)][tm.tm_mon - 1])
+		return false;
+	return tm2timestamp(&tm, fsec, &tz, result) == 0;
+}
+
 bool
 kt_convert_timestamptz(const char *iso, TimestampTz *result)
 {
@@ -139,7 +219,11 @@ kt_convert_timestamptz(const char *iso, TimestampTz *result)
 	int dtype;
 	int tz;
 
-	if (iso == NULL || !looks_like_iso(iso))
+	if (iso == NULL)
+		return false;
+	if (plain_time(iso, result))
+		return true;
+	if (!looks_like_iso(iso))
 		return false;
 	if (ParseDateTime(iso, work, sizeof(work), field, ftype, MAXDATEFIELDS, &nfields) != 0 ||
 	    kt_decode_datetime(field, ftype, nfields, &dtype, &tm, &fsec, &tz) != 0)

@@ -46,6 +46,22 @@ kt_air_free_places(const KtAir *air)
 	return Max(0, Min(kt_max_concurrent_requests, air->size) - air->taken);
 }
 
+/*
+ * What a request takes of the processor, roughly. Where all places in the air could not be kept busy at that rate,
+ * the network is not what is waited for, and large batches save work. Where they can, answers tend to come in one
+ * burst and to be sent again in one burst, with all places empty meanwhile: small batches pull the bursts apart.
+ */
+#define WORK_US 60
+#define LARGE_BATCH 500
+#define SMALL_BATCH 64
+
+int
+kt_air_batch(const KtAir *air)
+{
+	return air->latency_us > (int64) kt_max_concurrent_requests * WORK_US ? SMALL_BATCH
+	                                                                      : LARGE_BATCH;
+}
+
 /* ---- beginning and end ------------------------------------------------------------------------------- */
 
 static KtFlight *
@@ -329,6 +345,7 @@ kt_air_collect(KtAir *air)
 		judge(flight, &answer);
 		MemoryContextSwitchTo(caller);
 		count_latency(air->slot, answer.total_us);
+		air->latency_us += (answer.total_us - air->latency_us) / 16;
 		kt_count(air->slot, KT_COUNT_BYTES_SENT, (uint64) answer.bytes_sent);
 		kt_count(air->slot, KT_COUNT_BYTES_RECEIVED, answer.body_len);
 		kt_http_release(air->http, transfer);

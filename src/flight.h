@@ -42,9 +42,10 @@ typedef struct KtAir
 	KtGates *gates; /* whose in_flight is kept here */
 	KtHttp *http;
 	KtFlight *flights;
-	int size;   /* how many of them have ever been allowed */
-	int taken;  /* flights begun and not ended */
-	int landed; /* of these, those that have landed */
+	int size;         /* how many of them have ever been allowed */
+	int taken;        /* flights begun and not ended */
+	int landed;       /* of these, those that have landed */
+	int64 latency_us; /* of the last answers, smoothed */
 } KtAir;
 
 extern void kt_air_init(KtAir *air, MemoryContext context, KtSlot *slot, KtGates *gates);
@@ -54,6 +55,9 @@ extern void kt_air_resize(KtAir *air, int size);
 
 /* How many more flights may begin. */
 extern int kt_air_free_places(const KtAir *air);
+
+/* How many flights one turn should deal with at most. */
+extern int kt_air_batch(const KtAir *air);
 
 /* Makes a flight of a claim, its request ready to be sent. Throws what kt_api_build() throws. */
 extern KtFlight *kt_air_board(KtAir *air, const KtClaim *claim);

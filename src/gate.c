@@ -16,6 +16,7 @@
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "extension.h"
+#include "http.h"
 #include "retry.h"
 #include "settings.h"
 #include "utils/builtins.h"
@@ -268,6 +269,8 @@ kt_gate_refresh(KtGates *gates)
 int
 kt_gate_allow(const KtGate *gate, int want)
 {
+	if (gate->shut_until > 0 && gate->shut_until > kt_http_now())
+		return 0;
 	if (gate->closed == NULL)
 		return want;
 	if (gate->may_probe && gate->in_flight == 0)
@@ -316,6 +319,24 @@ back_off(const KtGate *gate, int failures)
 
 	(void) pg_strong_random(&random, sizeof(random));
 	return kt_retry_delay(failures, random);
+}
+
+bool
+kt_gate_shuts(KtEffect effect)
+{
+	switch (effect)
+	{
+		case KT_EFFECT_UNAUTHORIZED:
+		case KT_EFFECT_CREDITS:
+		case KT_EFFECT_RATE:
+		case KT_EFFECT_ENDPOINT:
+			return true;
+		case KT_EFFECT_NONE:
+		case KT_EFFECT_UNREACHABLE:
+		case KT_EFFECT_UNCLEAR:
+			break;
+	}
+	return false;
 }
 
 void

@@ -15,6 +15,7 @@ typedef struct KtGate
 	char *closed;     /* why no request may be sent, or NULL: open */
 	bool may_probe;   /* closed, but one request may go to see whether the cause is gone */
 	bool has_pause;   /* an automatic pause is recorded: success must end it */
+	int64 shut_until; /* on kt_http_now()'s clock: a pause is still to be recorded */
 	int in_flight;
 	int failures; /* in a row that could not be sent, or were refused by rate */
 } KtGate;
@@ -40,6 +41,9 @@ extern void kt_gate_refresh(KtGates *gates);
 
 /* How many requests may be sent for it now, at most want: none, one (a probe), or all. */
 extern int kt_gate_allow(const KtGate *gate, int want);
+
+/* Whether an attempt's end shuts the account's gate. */
+extern bool kt_gate_shuts(KtEffect effect);
 
 /* A probe was sent: the next one only after a while. In a unit of work. */
 extern void kt_gate_probed(KtGate *gate);

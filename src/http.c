@@ -25,8 +25,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <time.h>
-#include <unistd.h>
 
+#include "sockets.h"
 #include "transfer.h"
 
 #ifdef POSTGRES_H
@@ -39,7 +39,7 @@
 struct KtHttp
 {
 	CURLM *multi;
-	int epfd;
+	KtSockets sockets;
 	int64_t timer;  /* when libcurl wants to be called, -1 for never */
 	uint64_t turns; /* how often kt_http_step() ran: only there libcurl begins a transfer */
 	int active;     /* owned transfers */
@@ -154,25 +154,15 @@ static int
 on_socket(CURL *easy, curl_socket_t fd, int what, void *userp, void *socketp)
 {
 	KtHttp *http = userp;
-	struct epoll_event event = {0};
+	uint32_t wanted = 0;
 
 	(void) easy;
 	(void) socketp;
-	if (what == CURL_POLL_REMOVE)
-	{
-		epoll_ctl(http->epfd, EPOLL_CTL_DEL, fd, NULL);
-		return 0;
-	}
-	event.data.fd = fd;
-	if (what & CURL_POLL_IN)
-		event.events |= EPOLLIN;
-	if (what & CURL_POLL_OUT)
-		event.events |= EPOLLOUT;
-	if (epoll_ctl(http->epfd, EPOLL_CTL_MOD, fd, &event) == 0)
-		return 0;
-	if (errno == ENOENT && epoll_ctl(http->epfd, EPOLL_CTL_ADD, fd, &event) == 0)
-		return 0;
-	return -1;
+	if (what == CURL_POLL_IN || what == CURL_POLL_INOUT)
+		wanted |= EPOLLIN;
+	if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
+		wanted |= EPOLLOUT;
+	return kt_sockets_watch(&http->sockets, fd, wanted) ? 0 : -1;
 }
 
 static int
@@ -213,13 +203,13 @@ take(KtHttp *http, const char *ca_file)
 	KtHttpTransfer *t = http->free;
 
 	if (t == NULL)
-		return kt_transfer_make(ca_file);
+		return kt_transfer_make(&http->sockets, ca_file);
 	http->free = t->next;
 	t->next = NULL;
 	if (kt_transfer_trusts(t, ca_file))
 		return t;
 	kt_transfer_free(t);
-	return kt_transfer_make(ca_file);
+	return kt_transfer_make(&http->sockets, ca_file);
 }
 
 KtHttpTransfer *
@@ -228,18 +218,14 @@ kt_http_submit(KtHttp *http, const KtHttpRequest *request)
 	KtHttpTransfer *t;
 	int64_t now = kt_http_now();
 	int64_t connect_deadline = now + (int64_t) request->connect_timeout_ms * 1000;
-	sigset_t saved;
-	bool ok;
 
 	if (http->parked >= MAX_PARKED)
 		return NULL;
 	t = take(http, request->ca_file);
 	if (t == NULL)
 		return NULL;
-	block_signals(&saved);
-	ok = kt_transfer_prepare(t, request) && curl_multi_add_handle(http->multi, t->easy) == CURLM_OK;
-	restore_signals(&saved);
-	if (!ok)
+	/* no thread is made here, so no signal need be blocked: libcurl begins it in kt_http_step() */
+	if (!kt_transfer_prepare(t, request) || curl_multi_add_handle(http->multi, t->easy) != CURLM_OK)
 	{
 		recycle(http, t);
 		return NULL;
@@ -354,29 +340,27 @@ expire(KtHttp *http, int64_t now)
 	}
 }
 
+static void
+on_ready(void *arg, int fd, uint32_t events)
+{
+	KtHttp *http = arg;
+	int mask = (events & (EPOLLIN | EPOLLHUP) ? CURL_CSELECT_IN : 0) |
+	           (events & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
+	           (events & EPOLLERR ? CURL_CSELECT_ERR : 0);
+	int running;
+
+	curl_multi_socket_action(http->multi, fd, mask, &running);
+}
+
 void
 kt_http_step(KtHttp *http)
 {
-	struct epoll_event events[64];
 	sigset_t saved;
 	int running;
-	int n;
-	int i;
 
 	block_signals(&saved);
 	http->turns++;
-	do
-	{
-		n = epoll_wait(http->epfd, events, 64, 0);
-		for (i = 0; i < n; i++)
-		{
-			int mask = (events[i].events & (EPOLLIN | EPOLLHUP) ? CURL_CSELECT_IN : 0) |
-			           (events[i].events & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
-			           (events[i].events & EPOLLERR ? CURL_CSELECT_ERR : 0);
-
-			curl_multi_socket_action(http->multi, events[i].data.fd, mask, &running);
-		}
-	} while (n == 64);
+	kt_sockets_poll(&http->sockets, on_ready, http);
 	if (http->timer >= 0 && http->timer <= kt_http_now())
 	{
 		http->timer = -1;
@@ -440,9 +424,8 @@ kt_http_create(int max_connections)
 		return NULL;
 	http->timer = -1;
 	http->ended_tail = &http->ended;
-	http->epfd = epoll_create1(EPOLL_CLOEXEC);
 	http->multi = curl_multi_init();
-	if (http->epfd < 0 || http->multi == NULL ||
+	if (!kt_sockets_init(&http->sockets) || http->multi == NULL ||
 	    curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, on_socket) != CURLM_OK ||
 	    curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http) != CURLM_OK ||
 	    curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, on_timer) != CURLM_OK ||
@@ -472,8 +455,7 @@ kt_http_destroy(KtHttp *http)
 		return; /* cleaning up would wait for a resolver thread: the process is about to end, leak */
 	if (http->multi != NULL)
 		curl_multi_cleanup(http->multi);
-	if (http->epfd >= 0)
-		close(http->epfd);
+	kt_sockets_free(&http->sockets);
 	free(http);
 }
 
@@ -486,7 +468,7 @@ kt_http_keep(KtHttp *http, int max_connections)
 int
 kt_http_fd(const KtHttp *http)
 {
-	return http->epfd;
+	return http->sockets.epfd;
 }
 
 int64_t

@@ -9,6 +9,10 @@
  * to PostgreSQL 15 it throws for a Unicode escape that the server's encoding lacks (so kt_repair_json()
  * leaves only escapes of ASCII). The lexer is told UTF-8, whatever the server's encoding: what is read
  * here is converted by who uses it.
+ *
+ * Most texts hold no backslash. Then what stands between two quotes is the string itself: the parser is not asked
+ * to copy it character by character, which would be half of its work; names are compared where they stand, and
+ * only values that are wanted are copied.
  */
 #ifdef FRONTEND
 #include "postgres_fe.h"
@@ -39,6 +43,10 @@ typedef struct Reader
 	KtJsonValue *values;
 	KtJsonRows *rows;
 	bool in_rows; /* within the field that holds them */
+	int expected; /* the column that comes next if this row is like the one before */
+
+	bool raw;    /* no string has an escape: they are taken from the text */
+	char *arena; /* room for all of them */
 
 	KtJsonValue *target; /* where the value being read goes, or NULL */
 	int target_depth;    /* how many containers hold that value */
@@ -63,15 +71,56 @@ kind_of_scalar(JsonTokenType token)
 	}
 }
 
-static KtJsonValue *
-find_target(KtJsonValue *values, const char *const *names, int nnames, const char *name)
+static bool
+is_name(const char *wanted, const char *name, size_t len)
+{
+	return strncmp(wanted, name, len) == 0 && wanted[len] == '\0';
+}
+
+/* Which of the names it is, or -1. The one that is expected is tried first. */
+static int
+find_name(const char *const *names, int nnames, const char *name, size_t len, int expected)
 {
 	int i;
 
+	if (expected < nnames && is_name(names[expected], name, len))
+		return expected;
 	for (i = 0; i < nnames; i++)
-		if (strcmp(names[i], name) == 0)
-			return &values[i];
-	return NULL;
+		if (is_name(names[i], name, len))
+			return i;
+	return -1;
+}
+
+/*
+ * The name of the field whose value the lexer has come to: what stands in quotes before the colon. There is no
+ * backslash in the text, so the quotes are its own.
+ */
+static const char *
+name_before_value(const Reader *reader, size_t *len)
+{
+	const char *end = reader->lex->prev_token_terminator - 1; /* the colon */
+	const char *begin;
+
+	while (*--end != '"')
+		;
+	begin = end;
+	while (begin[-1] != '"')
+		begin--;
+	*len = (size_t) (end - begin);
+	return begin;
+}
+
+/* A copy of what lies between, in the arena: it never holds more than the text does. */
+static char *
+keep(Reader *reader, const char *begin, const char *end)
+{
+	char *copy = reader->arena;
+	size_t len = (size_t) (end - begin);
+
+	memcpy(copy, begin, len);
+	copy[len] = '\0';
+	reader->arena += len + 1;
+	return copy;
 }
 
 static bool
@@ -106,7 +155,10 @@ container_begins(Reader *reader, KtJsonKind kind)
 	if (reader->depth == 0)
 		reader->is_object = kind == KT_JSON_OBJECT;
 	else if (is_row_place(reader) && kind == KT_JSON_OBJECT)
+	{
 		row_begins(reader->rows);
+		reader->expected = 0;
+	}
 	else if (is_row_place(reader) || (reader->in_rows && reader->depth == FIELD_DEPTH))
 		reader->rows->is_array_of_objects = reader->depth == FIELD_DEPTH && kind == KT_JSON_ARRAY;
 	reader->depth++;
@@ -133,7 +185,7 @@ on_container_end(void *state)
 	KT_JSON_GO_ON;
 }
 
-/* The token is palloc'd for us: a string's characters, anything else as it stands. */
+/* The token is palloc'd for us: a string's characters (NULL if raw), anything else as it stands. */
 static KT_JSON_ACTION
 on_scalar(void *state, char *token, JsonTokenType type)
 {
@@ -142,7 +194,9 @@ on_scalar(void *state, char *token, JsonTokenType type)
 	if (reader->target != NULL && reader->depth == reader->target_depth)
 	{
 		reader->value.kind = kind_of_scalar(type);
-		reader->value.text = token;
+		reader->value.text =
+			token != NULL ? token
+						  : keep(reader, reader->start + 1, reader->lex->prev_token_terminator - 1);
 	}
 	else
 	{
@@ -160,23 +214,36 @@ on_field_start(void *state, char *name, bool isnull)
 {
 	Reader *reader = state;
 	KtJsonRows *rows = reader->rows;
+	bool is_column = reader->depth == COLUMN_DEPTH && reader->in_rows && rows->nrows > 0;
+	const char *text = name;
+	size_t len;
+	int i;
 
-	if (reader->depth == FIELD_DEPTH)
+	if (reader->depth != FIELD_DEPTH && !is_column)
+		KT_JSON_GO_ON;
+	if (reader->raw)
+		text = name_before_value(reader, &len);
+	else
+		len = strlen(name);
+	if (is_column)
 	{
-		reader->in_rows = rows != NULL && strcmp(rows->name, name) == 0;
+		i = find_name(rows->columns, rows->ncolumns, text, len, reader->expected);
+		reader->expected = i + 1;
+		reader->target =
+			i < 0 ? NULL : &rows->values[(Size) (rows->nrows - 1) * rows->ncolumns + i];
+	}
+	else
+	{
+		reader->in_rows = rows != NULL && is_name(rows->name, text, len);
 		if (reader->in_rows)
 		{
 			/* of two fields of one name the last; whether this one is a list shows its value */
 			rows->nrows = 0;
 			rows->is_array_of_objects = false;
 		}
-		reader->target = find_target(reader->values, reader->names, reader->nnames, name);
+		i = find_name(reader->names, reader->nnames, text, len, reader->nnames);
+		reader->target = i < 0 ? NULL : &reader->values[i];
 	}
-	else if (reader->depth == COLUMN_DEPTH && reader->in_rows && rows->nrows > 0)
-		reader->target = find_target(&rows->values[(Size) (rows->nrows - 1) * rows->ncolumns],
-		                             rows->columns, rows->ncolumns, name);
-	else
-		KT_JSON_GO_ON;
 	reader->target_depth = reader->depth;
 	memset(&reader->value, 0, sizeof(reader->value));
 	reader->start = reader->lex->token_start;
@@ -223,7 +290,9 @@ kt_json_read(const char *text, size_t len, const char *const *names, int nnames,
 	reader.nnames = nnames;
 	reader.values = values;
 	reader.rows = rows;
-	reader.lex = kt_json_lexer(unconstify(char *, text), (int) len);
+	reader.raw = memchr(text, '\\', len) == NULL;
+	reader.arena = reader.raw ? palloc(len + 1) : NULL;
+	reader.lex = kt_json_lexer(unconstify(char *, text), (int) len, !reader.raw);
 	actions.semstate = &reader;
 	actions.object_start = on_object_start;
 	actions.object_end = on_container_end;

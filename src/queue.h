@@ -112,8 +112,19 @@ extern bool kt_queue_has_foreign(TimestampTz born);
 extern int kt_queue_claim(const int64 *ids, const char **refs, int n, const char *default_account,
                           int64 epoch, TimestampTz born, KtClaim *claims);
 
-/* Records results. Returns how many requests it found as they should be. */
-extern int kt_queue_record(const KtResult *results, int n, int64 epoch);
+/* What NOTIFY is to say once the unit that recorded the results is committed. */
+typedef struct KtNotices
+{
+	MemoryContext context; /* outlives the unit; holds the payloads */
+	char **payloads;
+	int n;
+} KtNotices;
+
+/* Records results, and adds to notices (which has none yet), unless kridtech.notify is off. */
+extern void kt_queue_record(const KtResult *results, int n, int64 epoch, KtNotices *notices);
+
+/* NOTIFY kridtech_calls, in a unit of its own. */
+extern void kt_queue_send_notices(const KtNotices *notices);
 
 /*
  * Evidence found later (a webhook that brings back a kridtech_ref, the API's list) says which calls requests

@@ -254,25 +254,54 @@ begin(const char *in, size_t len, KtBuf *out, KtRepair *report)
 	return scan;
 }
 
+static void
+scan_json(Scan *scan)
+{
+	while (scan->p < scan->end && !scan->out->failed)
+	{
+		if (scan->in_string && scan->end - scan->p >= 8 && !needs_look(scan->p, true))
+			scan->p += 8;
+		else
+			step_json(scan);
+	}
+}
+
+static bool
+has_bom(const char *in, size_t len)
+{
+	return len >= 3 && memcmp(in, BOM, 3) == 0;
+}
+
+/* The buffer takes nothing, so the first replacement fails and ends the scan. */
+bool
+kt_repair_json_is_needless(const char *in, size_t len, KtRepair *report)
+{
+	KtBuf none;
+	Scan scan;
+	bool needless;
+
+	kt_buf_init(&none, 0);
+	scan = begin(in, len, &none, report);
+	if (!has_bom(in, len))
+		scan_json(&scan);
+	needless = scan.p == scan.end && scan.run == in && !none.failed;
+	kt_buf_free(&none);
+	return needless;
+}
+
 /* All leading BOMs go, not only the first: else a second repair would find one more. */
 bool
 kt_repair_json(const char *in, size_t len, KtBuf *out, KtRepair *report)
 {
 	Scan scan;
 
-	while (len >= 3 && memcmp(in, BOM, 3) == 0)
+	while (has_bom(in, len))
 	{
 		in += 3;
 		len -= 3;
 	}
 	scan = begin(in, len, out, report);
-	while (scan.p < scan.end && !out->failed)
-	{
-		if (scan.in_string && scan.end - scan.p >= 8 && !needs_look(scan.p, true))
-			scan.p += 8;
-		else
-			step_json(&scan);
-	}
+	scan_json(&scan);
 	return finish(&scan);
 }
 

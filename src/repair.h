@@ -24,6 +24,9 @@ typedef struct KtRepair
  */
 extern bool kt_repair_json(const char *in, size_t len, KtBuf *out, KtRepair *report);
 
+/* True when kt_repair_json() would give back what it is given: then report->depth is the text's. */
+extern bool kt_repair_json_is_needless(const char *in, size_t len, KtRepair *report);
+
 /* Plain text: invalid UTF-8 and NUL bytes become U+FFFD. */
 extern bool kt_repair_text(const char *in, size_t len, KtBuf *out, KtRepair *report);
 

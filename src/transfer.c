@@ -1,12 +1,16 @@
 /*
  * One transfer of the HTTP client: its libcurl handle, what it sends, what has come of it.
  *
- * The callbacks run inside libcurl, so nothing here may throw or longjmp. Why a body leaves at most once:
- * it is handed out by on_body_wanted(), strictly forward, and there is no seek callback, so libcurl, which
- * would re-send a POST by itself when a re-used connection dies before the first byte of an answer, fails
- * with CURLE_SEND_FAIL_REWIND instead (measured with 7.88). Where only the head has left there is nothing
- * to rewind: has_left() keeps that from being repeated. HTTP/2 has a silent retry of its own, hence
- * HTTP/1.1 only. Redirects are never followed.
+ * The callbacks run inside libcurl, so nothing here may throw or longjmp.
+ *
+ * Why a request leaves at most once. libcurl sends a POST a second time by itself when a re-used connection
+ * dies before the first byte of an answer: on a new connection, for which it asks on_open_socket(), or on
+ * another one that is kept open. Before it sends anything, on whatever connection, it asks on_request_begins()
+ * (from libcurl 7.80 on). Both refuse once something has left. So a body can be given to libcurl in one piece,
+ * and leaves in one segment with its head. A large body, and every one before 7.80, is handed out by
+ * on_body_wanted(), strictly forward, and there is no seek callback: it could not be rewound either
+ * (CURLE_SEND_FAIL_REWIND, measured with 7.88). HTTP/2 has a silent retry of its own, hence HTTP/1.1 only.
+ * Redirects are never followed.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* explicit_bzero */
@@ -18,11 +22,22 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "limits.h"
 
 #ifdef POSTGRES_H
 #error "floor 0 knows nothing of PostgreSQL"
+#endif
+
+/*
+ * Bodies up to so many bytes are given to libcurl in one piece. (It sends those of up to 64 kB with the head, and
+ * none before PREREQFUNCTION is there to keep it from repeating them.)
+ */
+#if LIBCURL_VERSION_NUM >= 0x075000
+#define ONE_PIECE ((size_t) 16 * 1024)
+#else
+#define ONE_PIECE ((size_t) 0)
 #endif
 
 /* Idle seconds after which a kept connection is not used again: below the idle limit of any server we know. */
@@ -57,16 +72,30 @@ is_loopback(const struct sockaddr *addr)
 	return false;
 }
 
-/* Whether something of a POST has left already: libcurl is about to send it a second time. */
-static bool
-has_left(KtHttpTransfer *t)
+/*
+ * Bytes of the request known to have left. libcurl counts what it sends at its first try; where the socket took
+ * nothing at that, what leaves later is counted with the body alone, which is what makes a request whole.
+ */
+static int64_t
+bytes_left(KtHttpTransfer *t)
 {
 	long sent = 0;
+	curl_off_t body = 0;
 
-	if (t->body == NULL)
-		return false;
 	curl_easy_getinfo(t->easy, CURLINFO_REQUEST_SIZE, &sent);
-	return sent > 0;
+	if (sent == 0)
+		curl_easy_getinfo(t->easy, CURLINFO_SIZE_UPLOAD_T, &body);
+	return sent + body;
+}
+
+/* Whether libcurl is about to send a POST a second time: something of it has left already. */
+static bool
+is_repetition(KtHttpTransfer *t)
+{
+	if (t->body == NULL || bytes_left(t) == 0)
+		return false;
+	t->own_words = "the connection was lost before an answer came";
+	return true;
 }
 
 /* The one way to a new connection; a transfer that was given up, or may not go there, gets no socket. */
@@ -75,12 +104,21 @@ on_open_socket(void *userp, curlsocktype purpose, struct curl_sockaddr *address)
 {
 	KtHttpTransfer *t = userp;
 
-	if (purpose != CURLSOCKTYPE_IPCXN || t->barred || has_left(t))
+	if (purpose != CURLSOCKTYPE_IPCXN || t->barred || is_repetition(t))
 		return CURL_SOCKET_BAD;
 	if (t->loopback_only && !is_loopback(&address->addr))
 		return CURL_SOCKET_BAD;
 	t->last_socket = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+	kt_sockets_opened(t->sockets, t->last_socket);
 	return t->last_socket;
+}
+
+/* The connection may have outlived the transfer it was opened for. */
+static int
+on_close_socket(void *userp, curl_socket_t fd)
+{
+	kt_sockets_closed(userp, fd);
+	return close(fd);
 }
 
 #if LIBCURL_VERSION_NUM >= 0x075000
@@ -88,11 +126,13 @@ on_open_socket(void *userp, curlsocktype purpose, struct curl_sockaddr *address)
 static int
 on_request_begins(void *userp, char *peer, char *local, int peer_port, int local_port)
 {
+	KtHttpTransfer *t = userp;
+
 	(void) peer;
 	(void) local;
 	(void) peer_port;
 	(void) local_port;
-	return has_left(userp) ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+	return t->barred || is_repetition(t) ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 #endif
 
@@ -133,13 +173,30 @@ is_final_answer(KtHttpTransfer *t)
 	return status >= 200;
 }
 
+/* Answers of the same second have the same date: the last one is kept. -1 for one that cannot be read. */
+static int64_t
+date_of(const char *text, size_t len)
+{
+	static char last[64];
+	static int64_t value = -1;
+
+	if (len >= sizeof(last))
+		return -1;
+	if (memcmp(last, text, len) != 0 || last[len] != '\0')
+	{
+		memcpy(last, text, len);
+		last[len] = '\0';
+		value = (int64_t) curl_getdate(last, NULL);
+	}
+	return value;
+}
+
 /* Called with one whole header line at a time, the status lines included, not NUL-terminated. */
 static size_t
 on_answer_header(char *line, size_t size, size_t nmemb, void *userp)
 {
 	KtHttpTransfer *t = userp;
 	size_t len = size * nmemb;
-	char date[64];
 
 	t->header_bytes += len;
 	if (t->header_bytes > KT_MAX_ANSWER_HEADERS)
@@ -151,12 +208,8 @@ on_answer_header(char *line, size_t size, size_t nmemb, void *userp)
 		t->date = -1; /* a new answer: what a 1xx said is void */
 	else if (line[0] == '\r' || line[0] == '\n')
 		t->header_whole = is_final_answer(t);
-	else if (len > 5 && len - 5 < sizeof(date) && strncasecmp(line, "Date:", 5) == 0)
-	{
-		memcpy(date, line + 5, len - 5);
-		date[len - 5] = '\0';
-		t->date = (int64_t) curl_getdate(date, NULL);
-	}
+	else if (len > 5 && strncasecmp(line, "Date:", 5) == 0)
+		t->date = date_of(line + 5, len - 5);
 	return len;
 }
 
@@ -194,6 +247,8 @@ set_fixed_options(KtHttpTransfer *t)
 	    "gzip"); /* decoded when it comes; set_headers() keeps us from asking */
 	SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
 	SET(CURLOPT_OPENSOCKETDATA, (void *) t);
+	SET(CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
+	SET(CURLOPT_CLOSESOCKETDATA, (void *) t->sockets);
 #if LIBCURL_VERSION_NUM >= 0x075000
 	SET(CURLOPT_PREREQFUNCTION, on_request_begins);
 	SET(CURLOPT_PREREQDATA, (void *) t);
@@ -225,13 +280,14 @@ same_string(const char *a, const char *b)
 }
 
 KtHttpTransfer *
-kt_transfer_make(const char *ca_file)
+kt_transfer_make(KtSockets *sockets, const char *ca_file)
 {
 	KtHttpTransfer *t = calloc(1, sizeof(KtHttpTransfer));
 
 	if (t == NULL)
 		return NULL;
 	t->deadline = -1;
+	t->sockets = sockets;
 	t->easy = curl_easy_init();
 	if (ca_file != NULL)
 		t->ca_file = strdup(ca_file);
@@ -299,6 +355,8 @@ set_body(KtHttpTransfer *t, const KtHttpRequest *request)
 	memcpy(t->body, request->body, request->body_len);
 	t->body_len = request->body_len;
 	return curl_easy_setopt(t->easy, CURLOPT_POST, 1L) == CURLE_OK &&
+	       curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS,
+	                        t->body_len <= ONE_PIECE ? t->body : NULL) == CURLE_OK &&
 	       curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) t->body_len) ==
 	           CURLE_OK;
 }
@@ -381,7 +439,7 @@ kt_transfer_connected(KtHttpTransfer *t)
 int64_t
 kt_transfer_sent(KtHttpTransfer *t)
 {
-	return info_long(t, CURLINFO_REQUEST_SIZE);
+	return has_begun(t) ? bytes_left(t) : 0;
 }
 
 /*
@@ -403,7 +461,7 @@ kt_transfer_phase(KtHttpTransfer *t)
 	/* in this order: on a re-used connection the times before the last of these are 0 */
 	if (info_long(t, CURLINFO_RESPONSE_CODE) != 0)
 		return "timed out while reading the answer";
-	if (info_long(t, CURLINFO_REQUEST_SIZE) != 0)
+	if (kt_transfer_sent(t) != 0)
 		return "timed out while waiting for the answer";
 	if (info_off(t, CURLINFO_NAMELOOKUP_TIME_T) == 0)
 		return "timed out while resolving the host's name";
@@ -423,7 +481,7 @@ kt_transfer_answer(KtHttpTransfer *t, KtHttpAnswer *answer)
 	answer->error = t->own_words != NULL  ? t->own_words
 	                : t->error[0] != '\0' ? t->error
 	                                      : curl_easy_strerror((CURLcode) t->curl_code);
-	answer->bytes_sent = info_long(t, CURLINFO_REQUEST_SIZE);
+	answer->bytes_sent = kt_transfer_sent(t);
 	answer->too_large = t->too_large;
 	answer->status = (int) info_long(t, CURLINFO_RESPONSE_CODE);
 	answer->body = t->answer.data != NULL ? t->answer.data : "";

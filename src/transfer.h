@@ -10,11 +10,13 @@
 
 #include "buf.h"
 #include "http.h"
+#include "sockets.h"
 
 struct KtHttpTransfer
 {
 	CURL *easy;
-	char *ca_file; /* the one easy is set to, or NULL for libcurl's default */
+	KtSockets *sockets; /* told of every socket opened and closed */
+	char *ca_file;      /* the one easy is set to, or NULL for libcurl's default */
 	struct curl_slist *headers;
 
 	char *body;
@@ -49,7 +51,7 @@ struct KtHttpTransfer
 };
 
 /* A transfer whose handle is set for that CA bundle (NULL: libcurl's default). NULL when memory is out. */
-extern KtHttpTransfer *kt_transfer_make(const char *ca_file);
+extern KtHttpTransfer *kt_transfer_make(KtSockets *sockets, const char *ca_file);
 extern void kt_transfer_free(KtHttpTransfer *t);
 
 /* True when the handle is set for that bundle: it cannot be set back to libcurl's default. */

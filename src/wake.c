@@ -13,11 +13,19 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "shmem.h"
+#include "utils/memutils.h"
 
 /* What the current transaction has asked for. */
 static bool wanted = false;
 static bool wanted_urgently = false;
 static int64 queued = 0;
+
+/*
+ * How much was queued when each of the open subtransactions began, by nesting level: what one of them queued does
+ * not count when it is rolled back. A level that began before the callbacks were registered had nothing before it.
+ */
+static int64 *queued_before = NULL;
+static int levels = 0;
 
 static bool
 wake(bool urgent)
@@ -70,6 +78,33 @@ on_transaction_event(XactEvent event, void *arg)
 	}
 	wanted = wanted_urgently = false;
 	queued = 0;
+	if (levels > 0)
+		memset(queued_before, 0, levels * sizeof(int64));
+}
+
+/* Memory is had at the start, where an error is one like any other; the abort only looks. */
+static void
+on_subtransaction_event(SubXactEvent event, SubTransactionId mine, SubTransactionId parent,
+                        void *arg)
+{
+	int level = GetCurrentTransactionNestLevel();
+
+	if (event == SUBXACT_EVENT_START_SUB)
+	{
+		if (level >= levels)
+		{
+			int n = level + 16;
+
+			queued_before = queued_before == NULL
+			                    ? MemoryContextAlloc(TopMemoryContext, n * sizeof(int64))
+			                    : repalloc(queued_before, n * sizeof(int64));
+			memset(queued_before + levels, 0, (n - levels) * sizeof(int64));
+			levels = n;
+		}
+		queued_before[level] = queued;
+	}
+	else if (event == SUBXACT_EVENT_ABORT_SUB)
+		queued = level < levels ? queued_before[level] : 0;
 }
 
 static void
@@ -80,6 +115,7 @@ register_once(void)
 	if (registered)
 		return;
 	RegisterXactCallback(on_transaction_event, NULL);
+	RegisterSubXactCallback(on_subtransaction_event, NULL);
 	registered = true;
 }
 

@@ -47,7 +47,12 @@ check(const char *in, size_t size, bool (*repair)(const char *, size_t, KtBuf *,
 	MUST(repair(in, size, &once, &report));
 	MUST(is_valid_utf8_without_nul(once.data, once.len));
 	if (json)
+	{
 		check_escapes(once.data, once.len);
+		MUST(kt_repair_json_is_needless(in, size, &again) ==
+		     (once.len == size && (size == 0 || memcmp(once.data, in, size) == 0)));
+		MUST(report.replaced > 0 || once.len != size || again.depth == report.depth);
+	}
 	MUST(repair(once.data, once.len, &twice, &again));
 	MUST(twice.len == once.len && memcmp(twice.data, once.data, once.len) == 0);
 	MUST(again.replaced == 0 && again.depth == report.depth);

@@ -84,6 +84,23 @@ SELECT is((test.ending_of('SELECT kridtech_queue_call(''+14155550113'') FROM gen
 SELECT ok(e.state = '54000' AND e.hint LIKE '%kridtech.max_queued_per_transaction%', 'one more is refused, with a hint') FROM test.ending_of('SELECT kridtech_queue_call(''+14155550113'') FROM generate_series(1, 4)') e;
 SELECT is(test.state_of('SELECT kridtech_queue_call(''+14155550113'', unique_key => ''once'') FROM generate_series(1, 9)'), '00000', 'a key that is held counts once');
 SELECT is(test.state_of('SELECT kridtech_queue_call(''+14155550113'', unique_key => i::text) FROM generate_series(101, 104) i'), '54000', 'new keys count');
+SELECT is(test.state_of($x$ DO $$ BEGIN
+    FOR i IN 1..3 LOOP
+        BEGIN
+            PERFORM kridtech_queue_call('+14155550113') FROM generate_series(1, 3);
+            RAISE division_by_zero;
+        EXCEPTION WHEN division_by_zero THEN NULL;
+        END;
+    END LOOP;
+    PERFORM kridtech_queue_call('+14155550113') FROM generate_series(1, 3);
+END $$ $x$), '00000', 'what was rolled back to a savepoint does not count');
+SELECT is(test.state_of($x$ DO $$ BEGIN
+    BEGIN
+        PERFORM kridtech_queue_call('+14155550113') FROM generate_series(1, 2);
+    EXCEPTION WHEN division_by_zero THEN NULL;
+    END;
+    PERFORM kridtech_queue_call('+14155550113') FROM generate_series(1, 2);
+END $$ $x$), '54000', 'what a savepoint keeps does');
 SELECT test.configure('kridtech.max_queued_per_transaction', '0') \g /dev/null
 SELECT is(test.state_of('SELECT kridtech_queue_call(''+14155550113'') FROM generate_series(1, 20000)'), '00000', '0 lifts the limit');
 SELECT test.configure_as_before() \g /dev/null

@@ -52,9 +52,7 @@ static void
 resume(SimRequest *request, SimPhase phase)
 {
 	sim_timer_clear(&request->timer);
-	if (request->watch.ready != NULL)
-		sim_loop_remove(&request->watch);
-	request->watch.ready = NULL;
+	request->minds_client = false;
 	if (request->prev != NULL)
 		request->prev->next = request->next;
 	else
@@ -79,20 +77,49 @@ suspend(SimRequest *request)
 	MHD_suspend_connection(request->mhd);
 }
 
+/* Outside the handler alone: what is suspended in its first call comes back as if its body had ended. */
+static void
+read_again(SimTimer *timer)
+{
+	SimRequest *request = (SimRequest *) ((char *) timer - offsetof(SimRequest, timer));
+
+	suspend(request);
+	resume(request, SIM_READING);
+}
+
+/*
+ * MHD (0.9.75, epoll) does not see that the client has left where it reads what the client had sent only after
+ * that: it waits for a new edge, and would keep half a request until its time-out. Suspended and resumed it
+ * reads again.
+ */
+static void
+look_for_end(SimRequest *request)
+{
+	request->timer.fire = read_again;
+	sim_timer_set(&request->timer, sim_now());
+}
+
+/* The client sends nothing more. MHD does not see it either while the connection is suspended. */
 static void
 client_left(SimWatch *watch)
 {
-	resume((SimRequest *) ((char *) watch - offsetof(SimRequest, watch)), SIM_OVER);
+	SimConn *conn = (SimConn *) ((char *) watch - offsetof(SimConn, watch));
+	SimRequest *request = conn->request;
+
+	conn->left = true;
+	if (request != NULL && request->phase == SIM_WAITING && request->minds_client)
+		resume(request, SIM_OVER);
+	else if (request != NULL && request->phase == SIM_READING)
+		look_for_end(request);
 }
 
-/* MHD does not see a suspended connection's client go. */
+/* The request is over when its client leaves. */
 static void
-watch_client(SimRequest *request)
+mind_client(SimRequest *request)
 {
-	request->watch.fd = request->conn->fd;
-	request->watch.ready = client_left;
-	if (!sim_loop_add(&request->watch, EPOLLRDHUP))
-		request->watch.ready = NULL;
+	request->minds_client = true;
+	if (request->conn->left)
+		resume(request, SIM_OVER);
 }
 
 static void
@@ -161,13 +188,13 @@ carry_out(SimRequest *request)
 			return MHD_NO;
 		case SIM_HANG:
 			suspend(request);
-			watch_client(request);
+			mind_client(request);
 			return MHD_YES;
 		case SIM_STREAM:
 			suspend(request);
-			watch_client(request);
 			request->timer.fire = stream_step;
 			sim_timer_set(&request->timer, sim_now());
+			mind_client(request);
 			return MHD_YES;
 	}
 	return MHD_NO;
@@ -184,6 +211,7 @@ deliver(SimRequest *request)
 {
 	int status = request->answer.status;
 
+	sim_timer_clear(&request->timer);
 	answered[request->endpoint][status > 0 && status < MAX_STATUS ? status : 0]++;
 	if (request->answer.latency_ms <= 0)
 		return carry_out(request);
@@ -230,6 +258,7 @@ request_begin(struct MHD_Connection *mhd, const char *path, const char *method)
 
 	request->mhd = mhd;
 	request->conn = info->socket_context;
+	request->conn->request = request;
 	request->number = ++request->conn->requests;
 	request->path = path;
 	request->method = method;
@@ -269,6 +298,8 @@ take(SimRequest *request, const char *data, size_t *len)
 	else
 		sim_text_put(&request->body, data, *len);
 	*len = 0;
+	if (request->conn->left)
+		look_for_end(request);
 	return MHD_YES;
 }
 
@@ -286,7 +317,11 @@ on_request(void *cls, struct MHD_Connection *mhd, const char *path, const char *
 	if (request == NULL)
 	{
 		*slot = request = request_begin(mhd, path, method);
-		return strike_early(request, SIM_BEFORE_BODY, &result) ? result : MHD_YES;
+		if (strike_early(request, SIM_BEFORE_BODY, &result))
+			return result;
+		if (request->conn->left)
+			look_for_end(request);
+		return MHD_YES;
 	}
 	switch (request->phase)
 	{
@@ -319,6 +354,8 @@ on_completed(void *cls, struct MHD_Connection *mhd, void **slot,
 		return;
 	if (!request->whole && !request->recorded)
 		sim_route_lost(request, NULL);
+	sim_timer_clear(&request->timer);
+	request->conn->request = NULL;
 	request_free(request);
 	*slot = NULL;
 }
@@ -345,7 +382,9 @@ on_connection(void *cls, struct MHD_Connection *mhd, void **slot,
 	(void) cls;
 	if (what == MHD_CONNECTION_NOTIFY_CLOSED)
 	{
-		free(*slot);
+		conn = *slot;
+		sim_loop_remove(&conn->watch);
+		free(conn);
 		*slot = NULL;
 		open_connections--;
 		return;
@@ -354,6 +393,8 @@ on_connection(void *cls, struct MHD_Connection *mhd, void **slot,
 	conn->number = ++connections;
 	conn->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
 	conn->peer_port = peer_port(mhd);
+	conn->watch = (SimWatch){.fd = conn->fd, .ready = client_left};
+	sim_loop_add(&conn->watch, EPOLLRDHUP | EPOLLET);
 	open_connections++;
 }
 

@@ -308,6 +308,9 @@ typedef struct SimConn
 	uint64_t requests;
 	int fd;
 	uint16_t peer_port;
+	bool left;                  /* the client sends nothing more */
+	SimWatch watch;             /* for that */
+	struct SimRequest *request; /* under way, or NULL */
 } SimConn;
 
 typedef enum SimPhase
@@ -337,7 +340,7 @@ typedef struct SimRequest
 	SimText out; /* the answer's body, or a stream's bytes */
 	size_t sent;
 	SimTimer timer;
-	SimWatch watch;
+	bool minds_client;       /* it is over when the client leaves */
 	struct SimRequest *next; /* among the suspended, or the free */
 	struct SimRequest *prev;
 } SimRequest;

@@ -237,6 +237,23 @@ for my $case ([ 'before the body', 'before_body', 0 ], [ 'within the body', 'mid
 	is($d->k($number), 2, 'and the request is sent with the new key');
 }
 
+{
+	# somebody's open transaction holds the row that the pause is to be
+	my $other = kt_background($d->{node}, $d->{database}, timeout => 60);
+	$other->query(q{BEGIN; INSERT INTO kridtech.pauses (account_id, cause) VALUES ('held', 'unauthorized')});
+	$d->scenario(toNumber => '+4930210011', fault => 'status', status => 403, times => 1);
+	my $id = $d->queue('+4930210011', account_id => 'held');
+	$d->sql_becomes("SELECT count(*) FROM kridtech.call_attempts WHERE request_id = $id AND NOT live AND finished_at IS NOT NULL",
+		1, 'an open transaction on kridtech.pauses keeps no result from being recorded');
+	my $fine = $d->queue('+4930210012');
+	$d->becomes($fine, 'placed', 'nor another account from being dialled');
+	$d->turns(10);
+	is($d->k('+4930210011'), 1, 'and its account is shut meanwhile');
+	$other->query('ROLLBACK');
+	$d->becomes($id, 'placed', 'a pause that could not be written is over soon', 20);
+	is($d->k('+4930210011'), 2, 'it was sent again once');
+}
+
 # ---- a key file that cannot be used -------------------------------------------------------------------------
 
 {

@@ -35,6 +35,9 @@ check_cases(const RepairCase *cases, size_t n,
 		assert_bytes("a second repair", second.data, second.len, out.data, out.len);
 		assert_int_equal(again.replaced, 0);
 		assert_int_equal(again.depth, report.depth);
+		if (repair == kt_repair_json)
+			assert_int_equal(kt_repair_json_is_needless(in, cases[i].len, &again),
+			                 out.len == cases[i].len && memcmp(out.data, in, out.len) == 0);
 		assert_buf_and_free(cases[i].in, &out, cases[i].out, cases[i].out_len);
 		assert_int_equal(report.replaced, cases[i].replaced);
 		kt_buf_free(&second);

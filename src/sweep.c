@@ -1,0 +1,110 @@
+/*
+ * The sweeps: rows that move without a request being sent. What an earlier run left behind becomes unknown, what
+ * is too late expires, what has waited long enough becomes ready.
+ *
+ * Each moves a bounded number of rows in a unit of work of its own. One poison row does not stop the others.
+ */
+#include "postgres.h"
+
+#include "turn.h"
+
+#include "extension.h"
+#include "http.h"
+#include "utils/timestamp.h"
+#include "xact.h"
+
+/* How many rows a sweep moves at a time, and how long it passes over those that fail. */
+#define SWEEP_BATCH 1000
+#define SWEEP_ANEW_US INT64CONST(60000000)
+
+static void
+sweep_work(void *argument)
+{
+	KtSweep *sweep = argument;
+	KtOwner owner;
+
+	kt_owner_begin(&owner);
+	switch (sweep->kind)
+	{
+		case KT_SWEEP_RECOVER:
+			sweep->moved = kt_queue_recover(sweep->epoch, sweep->offset, sweep->limit);
+			break;
+		case KT_SWEEP_EXPIRE:
+			sweep->moved = kt_queue_expire(sweep->offset, sweep->limit);
+			break;
+		case KT_SWEEP_PROMOTE:
+			sweep->moved = kt_queue_promote(sweep->offset, sweep->limit);
+			sweep->next_due = kt_queue_next_due();
+			break;
+	}
+	kt_owner_end(&owner);
+}
+
+typedef enum SweepEnd
+{
+	SWEEP_DONE,
+	SWEEP_MORE,   /* there may be more to move at once */
+	SWEEP_FAILED, /* by a row of its own */
+	SWEEP_BLOCKED /* by what would stop the others too: a lock, a full disk */
+} SweepEnd;
+
+/*
+ * A sweep whose batch fails goes on row by row, and passes over each that fails, until it begins anew a minute
+ * later: one poison row does not stop the others.
+ */
+static SweepEnd
+run_sweep(KtDialer *d, KtSweep *sweep)
+{
+	static const char *const activity[] = {
+		[KT_SWEEP_RECOVER] = "recovering what an earlier run left",
+		[KT_SWEEP_EXPIRE] = "expiring",
+		[KT_SWEEP_PROMOTE] = "making ready what has waited",
+	};
+	int64 now = kt_http_now();
+	int sqlstate = 0;
+
+	if (now >= sweep->anew_at)
+	{
+		sweep->offset = 0;
+		sweep->limit = SWEEP_BATCH;
+		sweep->anew_at = now + SWEEP_ANEW_US;
+	}
+	sweep->epoch = d->readiness.epoch;
+	sweep->moved = 0;
+	if (kt_xact_run(activity[sweep->kind], sweep_work, sweep, &sqlstate, NULL, 0) == KT_XACT_DONE)
+		return sweep->moved == sweep->limit ? SWEEP_MORE : SWEEP_DONE;
+	d->check_at = 0; /* is the extension still there? */
+	if (kt_xact_is_passing(sqlstate))
+		return SWEEP_BLOCKED;
+	if (sweep->limit > 1)
+		sweep->limit = 1;
+	else
+		sweep->offset++;
+	return SWEEP_FAILED;
+}
+
+void
+kt_sweeps_run(KtDialer *d)
+{
+	SweepEnd end = SWEEP_DONE;
+	bool more = false;
+	int kind;
+
+	for (kind = 0; kind < KT_NSWEEPS && end != SWEEP_BLOCKED; kind++)
+	{
+		end = run_sweep(d, &d->sweeps[kind]);
+		more = more || end == SWEEP_MORE;
+	}
+	if (d->sweeps[KT_SWEEP_RECOVER].moved > 0)
+		ereport(LOG, (errmsg("kridtech: %d requests of an earlier dialer are unknown",
+		                     d->sweeps[KT_SWEEP_RECOVER].moved)));
+	if (end == SWEEP_BLOCKED)
+	{
+		d->poll_at = kt_http_now() + KT_POLL_US;
+		return;
+	}
+	kt_count(d->slot, KT_COUNT_EXPIRED, d->sweeps[KT_SWEEP_EXPIRE].moved);
+	d->next_due = d->sweeps[KT_SWEEP_PROMOTE].next_due;
+	d->poll_at = kt_http_now() + (more ? 0 : KT_POLL_US);
+	d->look = true;
+}
