@@ -399,6 +399,19 @@ idle_figures()
 	printf '%s %s\n' "$cpu" "$sleeps"
 }
 
+# Waits until what went before has been counted: processes report their transactions when they come to rest.
+settle()
+{
+	local before now
+	now=$(psql_do "SELECT sum(xact_commit) FROM pg_stat_database")
+	before=0
+	while [ $((now - before)) -gt 100 ]; do
+		sleep 3 # what is measured is time
+		before=$now
+		now=$(psql_do "SELECT sum(xact_commit) FROM pg_stat_database")
+	done
+}
+
 # Each worker's CPU and wake-ups in 20 s in which nothing happens; and the statements of all of them.
 bench_idle()
 {
@@ -408,6 +421,7 @@ bench_idle()
 	receiver_serves http
 	psql_do "SELECT pid, replace(backend_type, 'kridtech ', '') FROM pg_stat_activity WHERE backend_type LIKE 'kridtech %'" |
 		tr '|' ' ' >"$W/workers"
+	settle
 	statements=$(psql_do "SELECT sum(xact_commit) FROM pg_stat_database")
 	while read -r pid type; do
 		began[$pid]=$(idle_figures "$pid")
