@@ -442,7 +442,7 @@ settle()
 	now=$(psql_do "SELECT sum(xact_commit) FROM pg_stat_database")
 	before=0
 	while [ $((now - before)) -gt 100 ]; do
-		sleep 3 # what is measured is time
+		sleep 12 # twice the receiver's longest rest
 		before=$now
 		now=$(psql_do "SELECT sum(xact_commit) FROM pg_stat_database")
 	done
