@@ -5,8 +5,8 @@
  * kt_http_step(), and takes finished transfers with kt_http_reap(). Nothing here blocks, throws or
  * knows of PostgreSQL.
  *
- * What it guarantees for a request with a body: its bytes are handed to libcurl once. libcurl can
- * never send a body a second time by itself, so at most one copy of the request reaches a server.
+ * What it guarantees for a request with a body: libcurl is never let send it a second time by itself
+ * (transfer.c), so at most one copy of the request reaches a server.
  */
 #ifndef KT_HTTP_H
 #define KT_HTTP_H

@@ -73,8 +73,9 @@ is_loopback(const struct sockaddr *addr)
 }
 
 /*
- * Bytes of the request known to have left. libcurl counts what it sends at its first try; where the socket took
- * nothing at that, what leaves later is counted with the body alone, which is what makes a request whole.
+ * Bytes of the request known to have left. Up to libcurl 8.6 CURLINFO_REQUEST_SIZE counts what its first try to send
+ * took, in 8.7 nothing at all, from 8.8 on everything. What it misses of a whole request, the body's count has, but
+ * that is set back to 0 before libcurl sends once more, or fails to rewind the body for it.
  */
 static int64_t
 bytes_left(KtHttpTransfer *t)
@@ -85,14 +86,30 @@ bytes_left(KtHttpTransfer *t)
 	curl_easy_getinfo(t->easy, CURLINFO_REQUEST_SIZE, &sent);
 	if (sent == 0)
 		curl_easy_getinfo(t->easy, CURLINFO_SIZE_UPLOAD_T, &body);
+	if (sent == 0 && body == 0 && (t->repeated || t->curl_code == CURLE_SEND_FAIL_REWIND))
+		return 1;
 	return sent + body;
 }
 
-/* Whether libcurl is about to send a POST a second time: something of it has left already. */
+/* Whether CURLINFO_REQUEST_SIZE is 0 only if nothing has left, whatever libcurl has done since. */
+static bool
+counts_all(void)
+{
+	return curl_version_info(CURLVERSION_NOW)->version_num >= 0x080800;
+}
+
+/*
+ * Whether libcurl is about to send a POST a second time: something of it has left already, or may have. That it asks
+ * on_open_socket() or on_request_begins() after on_request_begins() once more means that it has tried.
+ */
 static bool
 is_repetition(KtHttpTransfer *t)
 {
-	if (t->body == NULL || bytes_left(t) == 0)
+	if (t->body == NULL)
+		return false;
+	if (t->begun && !counts_all())
+		t->repeated = true;
+	if (bytes_left(t) == 0)
 		return false;
 	t->own_words = "the connection was lost before an answer came";
 	return true;
@@ -111,7 +128,7 @@ on_open_socket(void *userp, curlsocktype purpose, struct curl_sockaddr *address)
 	if (!kt_download_may_open(&t->download, &address->addr))
 		return CURL_SOCKET_BAD;
 	t->last_socket = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-	kt_sockets_opened(t->sockets, t->last_socket);
+	kt_sockets_opened(t->sockets, t->last_socket, !kt_download_is_wanted(&t->download));
 	return t->last_socket;
 }
 
@@ -134,7 +151,10 @@ on_request_begins(void *userp, char *peer, char *local, int peer_port, int local
 	(void) local;
 	(void) peer_port;
 	(void) local_port;
-	return t->barred || is_repetition(t) ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+	if (t->barred || is_repetition(t))
+		return CURL_PREREQFUNC_ABORT;
+	t->begun = true;
+	return CURL_PREREQFUNC_OK;
 }
 #endif
 
@@ -384,7 +404,7 @@ kt_transfer_prepare(KtHttpTransfer *t, const KtHttpRequest *request)
 	t->answer.max = request->max_answer;
 	t->body_len = t->body_taken = t->header_bytes = 0;
 	t->date = -1;
-	t->too_large = t->barred = t->header_whole = false;
+	t->too_large = t->barred = t->header_whole = t->begun = t->repeated = false;
 	t->loopback_only = request->loopback_only;
 	t->last_socket = -1;
 	t->owner = request->owner;

@@ -37,6 +37,8 @@ struct KtHttpTransfer
 	const uint64_t *turns; /* how many turns libcurl has had; in the one it was added in ... */
 	uint64_t added;        /* ... libcurl has not looked at it yet */
 	bool barred;           /* must send nothing any more */
+	bool begun;            /* libcurl has been let send it, */
+	bool repeated; /* and wanted to once more, where it may not tell what had left by then */
 	bool loopback_only;
 	int last_socket; /* the last one opened for it; libcurl may have closed it since */
 	bool connecting; /* deadline is the connect deadline, request_deadline comes after it */
