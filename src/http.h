@@ -74,8 +74,9 @@ typedef struct KtHttpAnswer
 	int status;         /* HTTP status, 0 when none arrived */
 	const char *body;   /* never NULL */
 	size_t body_len;
-	int64_t retry_after;      /* seconds from Retry-After, negative when absent or senseless */
-	int64_t date;             /* the Date header as Unix time, -1 when absent */
+	int64_t
+		retry_after; /* seconds from Retry-After, 0 for a time gone by, -1 when absent or senseless */
+	int64_t date;    /* the Date header as Unix time, -1 when absent */
 	int64_t total_us;         /* time the whole transfer took */
 	bool reused;              /* went out on a kept-alive connection */
 	const char *content_type; /* of a download, as it was sent; NULL when absent */

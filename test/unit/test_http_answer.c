@@ -98,15 +98,30 @@ retry_after_is_read_as_seconds_or_date_and_never_negative(void **state)
 	assert_int_equal(retry_after_of("  120 "), 120);
 	seconds = retry_after_of(http_date(time(NULL) + 60));
 	assert_in_range(seconds, 50, 61);
-	assert_true(retry_after_of(http_date(time(NULL) - 3600)) < 0);
-	assert_true(retry_after_of("0") < 0);
-	assert_true(retry_after_of("-5") < 0);
-	assert_true(retry_after_of("soon") < 0);
-	assert_true(retry_after_of("") < 0);
-	/* whatever libcurl makes of these, it is an absent value or a wait */
-	assert_true(retry_after_of("99999999999999999999999999") != 0);
-	assert_true(retry_after_of("9223372036854775807") != 0);
-	assert_true(retry_after_of("1e9") != 0);
+	assert_int_equal(retry_after_of(http_date(time(NULL) - 3600)), 0);
+	assert_int_equal(retry_after_of("0"), 0);
+	assert_int_equal(retry_after_of("000"), 0);
+	assert_int_equal(retry_after_of("-5"), -1);
+	assert_int_equal(retry_after_of("soon"), -1);
+	assert_int_equal(retry_after_of(""), -1);
+	assert_int_equal(retry_after_of("1e9"), -1);
+	assert_true(retry_after_of("99999999999999999999999999") > 3600);
+	assert_true(retry_after_of("9223372036854775807") > 3600);
+}
+
+/* The API's clock is an hour behind ours: its date means a minute all the same. */
+static void
+a_retry_after_date_is_read_against_the_apis_own_clock(void **state)
+{
+	char text[512];
+	char date[64];
+
+	(void) state;
+	snprintf(date, sizeof(date), "%s", http_date(time(NULL) - 3600));
+	snprintf(text, sizeof(text),
+	         "HTTP/1.1 429 Slow Down\r\nRetry-After: %s\r\nDate: %s\r\nContent-Length: 0\r\n\r\n",
+	         http_date(time(NULL) - 3540), date);
+	assert_in_range(answer_to_text(text).retry_after, 59, 61);
 }
 
 /* The first answer has a Retry-After, the second on the same handle has not. */
@@ -315,6 +330,7 @@ main(void)
 		http_test(a_date_that_is_none_reads_as_absent),
 		http_test(an_interim_answer_is_passed_over),
 		http_test(retry_after_is_read_as_seconds_or_date_and_never_negative),
+		http_test(a_retry_after_date_is_read_against_the_apis_own_clock),
 		http_test(nothing_of_an_answer_remains_for_the_next),
 		http_test(an_endless_answer_is_cut_and_takes_bounded_memory),
 		http_test(an_endless_header_line_is_an_error),
