@@ -501,6 +501,14 @@ retry_after(const KtHttpTransfer *t)
 	return t->retry_date > now ? t->retry_date - now : 0;
 }
 
+/* Failures of a transfer that tell of the answer, not of the network. */
+static bool
+is_of_the_answer(int curl_code)
+{
+	return curl_code == CURLE_WEIRD_SERVER_REPLY || curl_code == CURLE_UNSUPPORTED_PROTOCOL ||
+	       curl_code == CURLE_BAD_CONTENT_ENCODING || curl_code == CURLE_WRITE_ERROR;
+}
+
 void
 kt_transfer_answer(KtHttpTransfer *t, KtHttpAnswer *answer)
 {
@@ -512,6 +520,7 @@ kt_transfer_answer(KtHttpTransfer *t, KtHttpAnswer *answer)
 	                                      : curl_easy_strerror((CURLcode) t->curl_code);
 	answer->bytes_sent = kt_transfer_sent(t);
 	answer->too_large = t->too_large;
+	answer->unreadable = t->too_large || is_of_the_answer(t->curl_code);
 	answer->status = (int) info_long(t, CURLINFO_RESPONSE_CODE);
 	answer->body = t->answer.data != NULL ? t->answer.data : "";
 	answer->body_len = t->answer.len;
