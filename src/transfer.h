@@ -29,6 +29,8 @@ struct KtHttpTransfer
 	bool header_whole; /* the blank line after the final answer's header came */
 	bool too_large;
 	int64_t date;
+	int64_t retry_seconds; /* Retry-After as a number, or ... */
+	int64_t retry_date;    /* ... as Unix time; -1 for neither */
 
 	KtDownload download;
 
