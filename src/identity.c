@@ -29,6 +29,7 @@
 #include "compat.h"
 #include "extension.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "shmem.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -205,8 +206,8 @@ record_identity(const char *caller)
  *
  * Makes this database's identity the only one recorded, and its own whatever is queued. The epoch goes on
  * from the highest one recorded, so that a result of an older dialer can never be taken for one of a newer.
- * Where nothing is foreign nothing changes, so that a dialer at work is not disturbed. Error: 55000 while a
- * subscription fills the queue.
+ * Where nothing is foreign nothing changes, so that a dialer at work is not disturbed. Errors: 25006, and 55000
+ * while a subscription fills the queue.
  *
  * CREATE EXTENSION calls it too: then the queue is born at that moment. A dump brings its requests before or
  * after its identity, and a dialer may run meanwhile; what is older than the queue is not dialled.
@@ -217,6 +218,7 @@ kridtech_adopt(PG_FUNCTION_ARGS)
 	char *caller = GetUserNameFromId(GetUserId(), false);
 	KtOwner owner;
 
+	PreventCommandIfReadOnly("kridtech_adopt()");
 	kt_extension_check();
 	kt_owner_begin(&owner);
 	refuse_subscriber();
