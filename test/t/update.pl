@@ -189,8 +189,12 @@ sub updates
 	like($d->sql_error(q{SELECT kridtech_queue_call('+4930080001')}), qr/ERROR:  55000: .*\nHINT:  .*ALTER EXTENSION kridtech UPDATE/, "$name: and so do the functions");
 	is_deeply(digests($database, $common), $before, "$name: nothing is touched");
 	my $k = $sim->k($WAITING[0]);
+	($r->{port}) = $d->health('receiver') =~ /^f\|listening on 127\.0\.0\.1:(\d+)/;
+	my $early = $r->send($r->webhook("early_$database"));
 	$d->sql('ALTER EXTENSION kridtech UPDATE');
 	is(difference(objects_of($database), $fresh), '', "$name: updated, the objects are those of a fresh installation");
+	is($r->answer($early), 200, "$name: a webhook that came before it has waited for it");
+	is($r->deliveries("early_$database"), 1, "$name: and is stored");
 	$d->becomes($_, 'queued', "$name: request $_ of before the extension waits") for 1;
 	$d->sql('SELECT kridtech_adopt()');
 	$d->becomes($_, 'placed', "$name: adopted, it is dialled") for 1, 2;
