@@ -93,7 +93,7 @@ bench_first_byte()
 	psql_do "CREATE TABLE IF NOT EXISTS lone (number text, at timestamptz); TRUNCATE lone"
 	as_server "$PG_BIN/psql" -qXAt -v ON_ERROR_STOP=1 -v n="$n" -f "$W/src/bench/lone.sql"
 	curl -sS "$URL/sim/ledger" >"$W/ledger.json"
-	psql_do "DROP TABLE IF EXISTS arrival"
+	psql_do "SET client_min_messages = warning; DROP TABLE IF EXISTS arrival"
 	psql_do "CREATE TABLE arrival AS SELECT e ->> 'toNumber' AS number, (e ->> 'time')::timestamptz AS at
 		FROM jsonb_array_elements(pg_read_file('$W/ledger.json')::jsonb) e"
 	row 'COMMIT to first byte' "$(psql_do "SELECT format('p50 %s ms, p99 %s ms (%s calls)',

@@ -126,19 +126,42 @@ clear_events()
 	psql_do 'CHECKPOINT'
 }
 
+# Clock ticks of processor time that the server and the alternatives have taken, with what has ended meanwhile.
+# Unlike a rate it does not depend on who else uses the machine.
+ticks()
+{
+	local pid postmaster
+	postmaster=$(head -n 1 "$W/server/data/postmaster.pid")
+	for pid in "$postmaster" ${EXPRESS_PID:-} ${FLASK_PID:-}; do
+		cat "/proc/$pid/stat"
+		for pid in $(pgrep -P "$pid"); do
+			cat "/proc/$pid/stat" 2>/dev/null || :
+		done
+	done | sed 's/.*) //' | awk '{ n += $12 + $13 + $14 + $15 } END { print n }'
+}
+
 # load_round NAME TABLE COUNT URL [options]: one run of the load generator, its figures put behind those of the
 # other rounds of that name. All that was acknowledged must be stored.
 load_round()
 {
-	local name=$1 table=$2 count=$3 url=$4 stored acknowledged status=0
+	local name=$1 table=$2 count=$3 url=$4 stored acknowledged status=0 before
 	shift 4
+	before=$(ticks)
 	"$W/load" --requests "$count" "$@" "$url" >"$W/load.out" 2>"$W/load.err" || status=$?
 	[ "$status" -lt 2 ] || { cat "$W/load.err" >&2; fail "the load generator failed: $name"; }
+	note_ticks "$name" "$before" "$count"
 	cat "$W/load.out" >>"$W/figures.$name"
 	cat "$W/load.err" >>"$W/figures.$name.err"
 	acknowledged=$(awk '{ for (i = 1; i <= NF; i++) { split($i, f, "="); v[f[1]] = f[2] } print v["requests"] - v["failed"] }' "$W/load.out")
 	stored=$(psql_do "SELECT count(*) FROM $table.webhook_events")
 	[ "$stored" -ge "$acknowledged" ] || fail "$name: $acknowledged webhooks were acknowledged, $stored are stored"
+}
+
+# note_ticks NAME BEFORE COUNT: processor time for one of COUNT operations.
+note_ticks()
+{
+	awk -v ticks=$(($(ticks) - $2)) -v n="$3" -v hz="$(getconf CLK_TCK)" \
+		'BEGIN { printf "cpu_us=%.0f\n", ticks / hz * 1e6 / n }' >>"$W/figures.$1"
 }
 
 # figures NAME FIELD: one a line, of all rounds.
@@ -179,6 +202,14 @@ rates()
 		"$(median $(paste <(figures "$ours" rate) <(figures "$theirs" rate) | awk '{ printf "%.2f\n", $1 / $2 }'))"
 }
 
+# costs OURS-NAME THEIRS-NAME "theirs": a row on processor time, the load generator's not counted.
+costs()
+{
+	# shellcheck disable=SC2046
+	row '' "$(figure "$1" cpu_us) us of processor time each" "$3 $(figure "$2" cpu_us) us" \
+		"$(median $(paste <(figures "$1" cpu_us) <(figures "$2" cpu_us) | awk '{ printf "%.2f\n", $1 / $2 }'))"
+}
+
 must_not_fail()
 {
 	[ "$(failures_of "$1")" -eq 0 ] || { sort -u "$W/figures.$1.err" >&2; fail "$1: webhooks were refused"; }
@@ -187,13 +218,15 @@ must_not_fail()
 # pgbench_round NAME CLIENTS COUNT [options]: the INSERT alone.
 pgbench_round()
 {
-	local name=$1 clients=$2 count=$3
+	local name=$1 clients=$2 count=$3 before
 	shift 3
+	before=$(ticks)
 	as_server "$PG_BIN/pgbench" -n -M prepared -c "$clients" -j "$((clients < 2 ? 1 : 2))" -t "$((count / clients))" \
 		-f "$W/src/bench/alternatives/insert.sql" -D "raw=$(<"$W/webhook.json")" \
 		-D "transcript=$(webhook_member transcript)" -D "variables=$(webhook_member dynamicVariables)" "$@" \
 		>"$W/pgbench.out" 2>&1 || { cat "$W/pgbench.out" >&2; fail 'pgbench failed'; }
 	sed -n 's/^tps = \([0-9]*\).*/rate=\1 failed=0/p' "$W/pgbench.out" >>"$W/figures.$name"
+	note_ticks "$name" "$before" "$count"
 }
 
 webhook_member()
@@ -270,6 +303,9 @@ bench_receiving()
 	[ -z "$FLASK" ] || rates '' receiver flask '' "Flask + psycopg2, gunicorn $GUNICORN_WORKERS x $GUNICORN_THREADS,"
 	rates '' receiver pgbench '' 'pgbench, only the INSERT, 16 clients,'
 	row '' "$(latency_of receiver)" "$([ -z "$EXPRESS" ] || printf 'Express %s' "$(latency_of express)")" ''
+	[ -z "$EXPRESS" ] || costs receiver express Express
+	[ -z "$FLASK" ] || costs receiver flask Flask
+	costs receiver pgbench 'pgbench, the server alone,'
 	rates 'the same over TLS' receiver_tls receiver '' 'plain'
 }
 
@@ -399,6 +435,19 @@ idle_figures()
 	printf '%s %s\n' "$cpu" "$sleeps"
 }
 
+# Waits until what went before has been counted: processes report their transactions when they come to rest.
+settle()
+{
+	local before now
+	now=$(psql_do "SELECT sum(xact_commit) FROM pg_stat_database")
+	before=0
+	while [ $((now - before)) -gt 100 ]; do
+		sleep 12 # twice the receiver's longest rest
+		before=$now
+		now=$(psql_do "SELECT sum(xact_commit) FROM pg_stat_database")
+	done
+}
+
 # Each worker's CPU and wake-ups in 20 s in which nothing happens; and the statements of all of them.
 bench_idle()
 {
@@ -408,6 +457,7 @@ bench_idle()
 	receiver_serves http
 	psql_do "SELECT pid, replace(backend_type, 'kridtech ', '') FROM pg_stat_activity WHERE backend_type LIKE 'kridtech %'" |
 		tr '|' ' ' >"$W/workers"
+	settle
 	statements=$(psql_do "SELECT sum(xact_commit) FROM pg_stat_database")
 	while read -r pid type; do
 		began[$pid]=$(idle_figures "$pid")

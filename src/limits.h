@@ -59,7 +59,6 @@
 /* What libcurl may hand over at once is 16 kB; this much more than a chunk has room. */
 #define KT_MAX_RECORDING_BUFFER (KT_RECORDING_CHUNK + 64 * 1024)
 
-
 /* Tokens in kridtech.webhook_token_file: two are needed for a rotation. And one of them, 40 to 64 characters. */
 #define KT_MAX_TOKENS 8
 #define KT_MAX_TOKEN 256

@@ -72,7 +72,8 @@ check_variables(const char *text)
 	actions.array_end = on_end;
 	actions.scalar = on_scalar;
 	depth = 0;
-	MUST(pg_parse_json(kt_json_lexer(pstrdup(text), (int) strlen(text), true), &actions) == JSON_SUCCESS);
+	MUST(pg_parse_json(kt_json_lexer(pstrdup(text), (int) strlen(text), true), &actions) ==
+	     JSON_SUCCESS);
 }
 
 static void
