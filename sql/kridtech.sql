@@ -664,7 +664,7 @@ RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'kridtech_adopt';
 COMMENT ON FUNCTION kridtech_adopt() IS
-	'Lets this database dial after a restore, a clone or a promotion: a copy waits until a human says by this that its origin does not dial any more';
+	'Lets this database dial after a restore, a clone or a promotion: a copy waits until a human says by this that its origin does not dial any more. Errors: 25006, and 55000 while a subscription fills kridtech.call_requests';
 
 -- The new database's own identity. A restored dump adds its origin's rows to it, and so does not dial.
 SELECT kridtech_adopt();

@@ -93,6 +93,7 @@ run_turn(KtTurn *turn, const char *activity, int *sqlstate, char *error, size_t 
 		KT_FAULT("answer-received");
 	if (kt_xact_run(activity, turn_work, turn, sqlstate, error, size) == KT_XACT_DONE)
 	{
+		turn->unconfirmed = kt_xact_is_unconfirmed();
 		if (turn->nrecord > 0)
 		{
 			KT_FAULT("record-committed");
@@ -125,7 +126,10 @@ notify(KtTurn *turn)
 	turn->notices.n = 0;
 }
 
-/* The claims are committed: hand them to the network, each once. */
+/*
+ * The claims are committed: hand them to the network, each once. Not those that no synchronous standby may have:
+ * after a failover to it they would be claimed, and sent, again.
+ */
 static void
 send_claims(KtTurn *turn)
 {
@@ -135,7 +139,11 @@ send_claims(KtTurn *turn)
 		return;
 	KT_FAULT("claim-committed");
 	for (i = 0; i < turn->nclaimed; i++)
-		kt_air_send(&turn->d->air, turn->claimed[i]);
+		if (turn->unconfirmed)
+			kt_air_keep_back(&turn->d->air, turn->claimed[i],
+			                 "no synchronous standby has confirmed the claim");
+		else
+			kt_air_send(&turn->d->air, turn->claimed[i]);
 	KT_FAULT("submitted");
 	kt_air_collect(&turn->d->air); /* which makes the first step */
 }

@@ -263,13 +263,28 @@ judge_given_up(KtFlight *flight, int64 bytes_sent, const char *why)
 
 /* ---- sending ------------------------------------------------------------------------------------------- */
 
+/* What a boarded flight would have sent, and its secrets. */
+static void
+forget_request(KtFlight *flight)
+{
+	kt_api_forget(&flight->http);
+	memset(&flight->http, 0, sizeof(flight->http));
+	MemoryContextReset(flight->context);
+}
+
+void
+kt_air_keep_back(KtAir *air, KtFlight *flight, const char *why)
+{
+	forget_request(flight);
+	judge_given_up(flight, 0, why);
+	land(air, flight);
+}
+
 void
 kt_air_send(KtAir *air, KtFlight *flight)
 {
 	flight->transfer = kt_http_submit(air->http, &flight->http);
-	kt_api_forget(&flight->http);
-	memset(&flight->http, 0, sizeof(flight->http));
-	MemoryContextReset(flight->context);
+	forget_request(flight);
 	if (flight->transfer == NULL)
 	{
 		judge_given_up(flight, 0, "the request could not be started");

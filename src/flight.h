@@ -74,6 +74,9 @@ extern KtFlight *kt_air_board(KtAir *air, const KtClaim *claim);
 /* Hands a boarded flight to the network: once. One that cannot even begin lands at once. */
 extern void kt_air_send(KtAir *air, KtFlight *flight);
 
+/* Lands a boarded flight that is not to be sent: its request is queued again. why is a constant. */
+extern void kt_air_keep_back(KtAir *air, KtFlight *flight, const char *why);
+
 /* Lands what has ended on the network. Returns without waiting. */
 extern void kt_air_collect(KtAir *air);
 

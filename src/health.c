@@ -432,17 +432,30 @@ report_pauses(Report *report)
 	kt_owner_end(&report->owner);
 }
 
+/*
+ * Where library and objects are of different versions the workers can be asked, but not the tables, whose columns
+ * may be others: what keeps everything from working is not to keep it from being said.
+ */
 Datum
 kridtech_health(PG_FUNCTION_ARGS)
 {
 	Report report;
+	Oid extension;
+	char *problem = kt_extension_problem(&extension);
 
-	kt_extension_check();
+	if (!OidIsValid(extension))
+		kt_extension_check();
 	InitMaterializedSRF(fcinfo, 0);
 	report.result = (ReturnSetInfo *) fcinfo->resultinfo;
 	report_dialer(&report);
 	report_receiver(&report);
 	report_sync(&report);
+	if (problem != NULL)
+	{
+		put_health(&report, "queue", BAD, problem, 0);
+		put_health(&report, "credentials", BAD, problem, 0);
+		return (Datum) 0;
+	}
 	report_queue(&report);
 	report_credentials(&report);
 	report_pauses(&report);

@@ -10,6 +10,9 @@
  *	  has another.
  * What none of them shows is a snapshot of the whole block device: doc/operating.md says so.
  *
+ * A subscriber of a publication of the requests is a copy too, for as long as the subscription is there, and then
+ * until it is adopted: whoever sees the subscription first sets the timeline to 0, which is nobody's.
+ *
  * Every way of copying brings the table's row along. CREATE EXTENSION records the new database's own, and
  * a restored dump adds its origin's: so "all rows are our own" is the rule, not "one is". And since the dump's
  * requests may come before that row does, requests that are older than the extension here are not dialled.
@@ -26,6 +29,7 @@
 #include "compat.h"
 #include "extension.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "shmem.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -54,6 +58,11 @@ own_facts(Datum values[IDENTITY_FACTS])
 	values[2] = Int64GetDatum((int64) st.st_ino);
 }
 
+/* Do the requests come by logical replication? pg_subscription_rel is readable by everyone. */
+#define SUBSCRIBED                                       \
+	"EXISTS (SELECT FROM pg_subscription_rel AS s WHERE" \
+	" s.srrelid = 'kridtech.call_requests'::regclass)"
+
 static void
 execute(SPIPlanPtr *kept, const char *statement, int expected)
 {
@@ -74,6 +83,7 @@ kt_identity_is_own(char **why)
 	        "SELECT CASE"
 	        " WHEN i.system_identifier <> $1 THEN 'another cluster'"
 	        " WHEN i.database_oid <> $2 THEN 'another database'"
+	        " WHEN i.timeline = 0 OR " SUBSCRIBED " THEN 'its requests come by a subscription'"
 	        " WHEN i.timeline <> " OWN_TIMELINE " THEN 'another timeline'"
 	        " WHEN i.directory_inode <> $3 THEN 'another data directory'"
 	        " END AS difference FROM kridtech.identity AS i ORDER BY difference NULLS LAST LIMIT 1",
@@ -83,6 +93,17 @@ kt_identity_is_own(char **why)
 	else
 		*why = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	return *why == NULL;
+}
+
+void
+kt_identity_note_subscription(void)
+{
+	static SPIPlanPtr kept = NULL;
+
+	execute(&kept,
+	        "UPDATE kridtech.identity AS i SET timeline = 0 WHERE i.timeline <> 0 AND " SUBSCRIBED
+	        " AND i.system_identifier = $1 AND i.database_oid = $2 AND i.directory_inode = $3",
+	        SPI_OK_UPDATE);
 }
 
 int64
@@ -120,6 +141,23 @@ kt_identity_next_epoch(void)
 	if (SPI_processed < 1)
 		elog(ERROR, "kridtech.identity has no row of this database");
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+/* An adopted subscriber would dial what the publisher dials. */
+static void
+refuse_subscriber(void)
+{
+	static SPIPlanPtr kept = NULL;
+	SPIPlanPtr plan = kt_owner_plan(&kept, "SELECT WHERE " SUBSCRIBED, 0, NULL);
+
+	if (SPI_execute_plan(plan, NULL, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for subscriptions");
+	if (SPI_processed > 0)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		     errmsg("kridtech.call_requests is filled by a subscription"),
+		     errhint("Drop the subscription first, once its publisher does not dial any more.")));
 }
 
 static bool
@@ -168,9 +206,10 @@ record_identity(const char *caller)
  *
  * Makes this database's identity the only one recorded, and its own whatever is queued. The epoch goes on
  * from the highest one recorded, so that a result of an older dialer can never be taken for one of a newer.
- * Where nothing is foreign nothing changes, so that a dialer at work is not disturbed.
+ * Where nothing is foreign nothing changes, so that a dialer at work is not disturbed. Errors: 25006, and 55000
+ * while a subscription fills the queue.
  *
- * CREATE EXTENSION calls it too: then the queue is born at that moment. A dump brings its requests before or
+ * CREATE EXTENSION calls it too, of whatever version: then the queue is born at that moment. A dump brings its requests before or
  * after its identity, and a dialer may run meanwhile; what is older than the queue is not dialled.
  */
 Datum
@@ -179,8 +218,11 @@ kridtech_adopt(PG_FUNCTION_ARGS)
 	char *caller = GetUserNameFromId(GetUserId(), false);
 	KtOwner owner;
 
-	kt_extension_check();
+	PreventCommandIfReadOnly("kridtech_adopt()");
+	if (!creating_extension)
+		kt_extension_check();
 	kt_owner_begin(&owner);
+	refuse_subscriber();
 	if (!is_adopted())
 		record_identity(caller);
 	kt_owner_end(&owner);

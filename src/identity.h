@@ -13,6 +13,12 @@
 extern bool kt_identity_is_own(char **why);
 
 /*
+ * Where a subscription brings the requests, notes it, so that the database stays a copy once the subscription is
+ * gone, until it is adopted. Else does nothing. As above.
+ */
+extern void kt_identity_note_subscription(void);
+
+/*
  * The epoch of the dialer that began last, 0 when none did; and when this database's queue was born: what was
  * queued before comes from elsewhere. As above.
  */

@@ -54,8 +54,11 @@ find_problem(KtReadiness *readiness, int in_flight)
 	char *difference;
 
 	if (!kt_identity_is_own(&difference))
+	{
+		kt_identity_note_subscription();
 		return psprintf("paused: this database is a copy (%s); kridtech_adopt() lets it dial",
 		                difference);
+	}
 	if (!take_lock(readiness))
 		return "another dialer holds this database's lock";
 	if (!readiness->gone && readiness->epoch == epoch)

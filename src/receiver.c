@@ -5,8 +5,9 @@
  * whole as one batch (intake.c), answers them, and waits for whatever comes first: a connection, a latch, a
  * deadline. There is one thread, and nothing blocks in it but a unit of work, which has a time limit.
  *
- * When does it listen? Once it can serve: the extension is there in the library's version, the token file and
- * the certificate are fit. Before, connections are refused, which the sender takes for what it is. From then on
+ * When does it listen? Once it can serve: the extension is there, the token file and the certificate are fit. (In
+ * another version than the library's it cannot store yet, but ALTER EXTENSION UPDATE may be a moment away: webhooks
+ * wait for it.) Before, connections are refused, which the sender takes for what it is. From then on
  * they are not refused any more: the sockets are the postmaster's (listen.c), so over the end of this process,
  * however it ends, connections wait for the next one. They are shut again when a receiver starts and finds that
  * it cannot serve, or that a socket is not to be served (no TLS on an address that others can reach).
@@ -279,21 +280,22 @@ check(Receiver *r)
 {
 	Oid extension = InvalidOid;
 	KtInstalled installed;
+	bool there; /* if only in another version, which an ALTER EXTENSION UPDATE may end any moment */
 
 	r->check_at = kt_http_now() + CHECK_EVERY;
 	r->problem[0] = '\0';
 	installed = kt_readiness_installed(&extension, &r->database, r->problem);
+	there = installed != KT_INSTALLED_UNKNOWN && OidIsValid(extension);
 	if (installed != KT_INSTALLED_UNKNOWN)
 		take_extension(r, installed == KT_INSTALLED ? extension : InvalidOid);
-	if (installed == KT_INSTALLED && r->httpd == NULL)
+	if (there && r->httpd == NULL)
 	{
 		if (!r->usable)
 			read_options(r);
 		if (r->usable)
 			open_server(r);
 	}
-	if (installed != KT_INSTALLED_UNKNOWN &&
-	    (r->httpd != NULL || !r->usable || installed == KT_NOT_INSTALLED))
+	if (installed != KT_INSTALLED_UNKNOWN && (r->httpd != NULL || !r->usable || !there))
 		stop_unserved(r);
 	if (r->problem[0] != '\0' || r->httpd == NULL)
 		check_soon(r);

@@ -71,7 +71,8 @@ typedef struct KtTurn
 	bool claim;
 	KtFlight **claimed; /* flights made by this unit */
 	int nclaimed;
-	int64 last_id; /* the candidate a claim of one was about */
+	bool unconfirmed; /* no synchronous standby may have its commit */
+	int64 last_id;    /* the candidate a claim of one was about */
 } KtTurn;
 
 /* record.c: results into the tables, what they teach about the accounts, and the counters. */

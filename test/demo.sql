@@ -139,6 +139,34 @@ SELECT l.name, t.turn, t.speaker, t.utterance
  WHERE l.name = 'Ada' ORDER BY t.turn;
 
 \echo
-\echo '=== 9. What the one who watches over it sees'
+\echo '=== 9. An answer that is lost: the API says 500, though it has placed the call. And one that was never placed'
+\echo
+SELECT kridtech_queue_call('+15550100621', '{"name": "Barbara"}', reference => 'placed, then 500'),
+       kridtech_queue_call('+15550100600', '{"name": "Radia"}',   reference => 'cut off, no call');
+
+\set ECHO none
+DO $$
+BEGIN
+    WHILE (SELECT count(*) FROM kridtech.call_requests
+            WHERE (reference = 'placed, then 500' AND state = 'placed') OR (reference = 'cut off, no call' AND state = 'unknown')) < 2 LOOP
+        PERFORM pg_sleep(0.02);
+    END LOOP;
+END $$;
+\set ECHO queries
+\echo
+\echo '    Neither is dialled again. The webhook of the one brings back the kridtech_ref of its attempt, which names'
+\echo '    the call. Nothing proves what became of the other: it stays unknown, for a human to decide'
+\echo
+SELECT r.reference, r.attempts, a.http_status, r.state, r.call_id, e.verified_by
+  FROM kridtech.call_requests r
+  JOIN kridtech.call_attempts a ON a.request_id = r.id
+  LEFT JOIN kridtech.webhook_events e ON e.request_id = r.id
+ WHERE r.reference IN ('placed, then 500', 'cut off, no call')
+ ORDER BY r.id;
+
+SELECT reference, error FROM kridtech.call_requests WHERE reference IN ('placed, then 500', 'cut off, no call') ORDER BY id;
+
+\echo
+\echo '=== 10. What the one who watches over it sees'
 \echo
 SELECT component, ok, detail FROM kridtech.health;
