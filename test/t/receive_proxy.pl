@@ -1,6 +1,7 @@
-# Behind nginx, as README sets it up and as strictly streaming as it can be, and behind haproxy: every delivery is
-# stored once, from the client's address, and no bytes make the receiver see a request that the proxy did not count.
-# For each attack the request hidden in another carries a name of its own; a proxy logs the names it forwards.
+# Behind nginx and Caddy, as README sets them up, nginx that streams bodies and shares connections, and haproxy that
+# shares them, too: every delivery is stored once, from the client's address, and no bytes make the
+# receiver see a request that the proxy did not count. For each attack the request hidden in another carries a name of
+# its own; a proxy logs the names it forwards.
 use strict;
 use warnings;
 
@@ -12,8 +13,8 @@ use Receiving;
 use Test::More;
 use Time::HiRes qw(time);
 
-my %program = map { my $name = $_; $name => (grep { -x } map { "$_/$name" } '/usr/sbin', '/usr/bin', '/usr/local/sbin')[0] } qw(nginx haproxy);
-plan skip_all => 'neither nginx nor haproxy is installed' if !grep { defined } values %program;
+my %program = map { my $name = $_; $name => (grep { -x } map { "$_/$name" } '/usr/sbin', '/usr/bin', '/usr/local/sbin')[0] } qw(nginx haproxy caddy);
+plan skip_all => 'neither nginx nor haproxy nor caddy is installed' if !grep { defined } values %program;
 
 my $r = Receiving->new('proxy', token => 'secret',
 	conf => "kridtech.webhook_trusted_proxies = '127.0.0.1'\nkridtech.webhook_max_connections = 1000\n");
@@ -36,16 +37,35 @@ sub write_file
 	return "$dir/$name";
 }
 
-# What README tells to write into nginx's server block, with a log and the port of this receiver.
-sub readme_location
+# A block of a configuration as README tells to write it, with the port of this receiver.
+sub readme_block
 {
+	my ($first) = @_;
 	open my $readme, '<', "$ENV{KRIDTECH_SOURCE}/README.md" or die "README.md: $!";
 	my $text = do { local $/; <$readme> };
-	my ($block) = $text =~ /^(    location \/webhook\/ \{\n.*?^    \}\n)/ms or die 'README.md has no location for nginx';
+	my ($block) = $text =~ /^(    \Q$first\E \{\n.*?^    \}\n)/ms or die "README.md has no block $first";
 	my $port = $r->port;
-	$block =~ s/127\.0\.0\.1:8081/127.0.0.1:$port/ or die 'no address in it';
-	$block =~ s/access_log off;.*/access_log $dir\/readme.log kt;/ or die 'no log in it';
+	$block =~ s/127\.0\.0\.1:8081/127.0.0.1:$port/ or die "no address in $block";
 	return $block;
+}
+
+# The same with a log.
+sub readme_location
+{
+	my $block = readme_block('location /webhook/');
+	$block =~ s/access_log off;.*/access_log $dir\/readme.log kt;/ or die "no log in $block";
+	return $block;
+}
+
+# The same without TLS, and with time-outs and a log.
+sub caddy_conf
+{
+	my (%front) = @_;
+	my $block = readme_block('crm.example.com');
+	my $site  = "http://:$front{caddy}{port} {\n\tbind 127.0.0.1\n\tlog {\n\t\toutput file $dir/caddy.log\n\t\tformat json\n\t}";
+	$block =~ s/crm\.example\.com \{/$site/ or die "no site in $block";
+	my $times = join '', map { "\t\t\t$_ 2s\n" } qw(read_header read_body idle);
+	return "{\n\tadmin off\n\tauto_https off\n\tservers {\n\t\ttimeouts {\n$times\t\t}\n\t}\n}\n$block";
 }
 
 sub nginx_conf
@@ -125,7 +145,8 @@ sub start
 	if ($pid == 0)
 	{
 		open STDIN,  '<', '/dev/null';
-		open STDOUT, '>', "$dir/$name.log";
+		open STDOUT, '>', $name eq 'haproxy' ? "$dir/haproxy.log" : '/dev/null';
+		@ENV{qw(HOME XDG_DATA_HOME XDG_CONFIG_HOME)} = ("$dir") x 3;
 		open STDERR, '>', "$dir/$name.out";
 		exec @command or POSIX::_exit(127);
 	}
@@ -138,7 +159,7 @@ sub stop
 {
 	my ($name) = @_;
 	my $pid = delete $running{$name};
-	kill $name eq 'nginx' ? 'QUIT' : 'USR1', $pid;
+	kill { nginx => 'QUIT', haproxy => 'USR1', caddy => 'TERM' }->{$name}, $pid;
 	kt_wait(sub { waitpid($pid, POSIX::WNOHANG()) == $pid }, 20) and return 1;
 	kill KILL => $pid;
 	return 0;
@@ -161,6 +182,11 @@ if ($program{haproxy})
 	$front{haproxy} = { port => free_port(), proxy => 'haproxy' };
 	start('haproxy', $program{haproxy}, '-db', '-f', write_file('haproxy.conf', haproxy_conf(%front)));
 }
+if ($program{caddy})
+{
+	$front{caddy} = { port => free_port(), proxy => 'caddy' };
+	start('caddy', $program{caddy}, 'run', '--adapter', 'caddyfile', '--config', write_file('Caddyfile', caddy_conf(%front)));
+}
 for my $name (sort keys %front)
 {
 	kt_wait(sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $front{$name}{port}) }) or
@@ -175,7 +201,13 @@ sub forwarded
 	open my $log, '<', "$dir/$name.log" or die "$dir/$name.log: $!";
 	while (<$log>)
 	{
-		my ($answer, $case) = /^(?:kt:)?(-?\d+)\|(\S*)$/ or next;
+		# Caddy's log has all that came to the site, and another path was not forwarded
+		my ($answer, $case) =
+		  /^\{/
+		  ? (/"uri":"\/webhook\// ? (/"status":(\d+)/, /"X-Case":\["(\w+)"\]/) : ())
+		  : /^(?:kt:)?(-?\d+)\|(\S*)$/;
+		next if !defined $answer;
+		$case //= '';
 		$case = '' if $case eq '-';
 		$by{$case}{ $answer > 0 ? $answer : 0 }++;
 	}
