@@ -26,15 +26,24 @@ checked_program()
 }
 
 # AddressSanitizer's runtime must be loaded first, and bindtextdomain() waits for ever under it, so it does nothing.
-# Clients are left alone: they wait in setlocale(). Leaks are not looked for: a backend frees little at its end, and
-# PostgreSQL's contexts hide what is ours (test/t/leak.pl measures).
+# Clients, and programs that a server runs, are left alone: they would wait in setlocale(). Leaks are not looked for: a
+# backend frees little at its end, and PostgreSQL's contexts hide what is ours (test/t/leak.pl measures).
 begin_sanitizers()
 {
 	local reports=$W/reports options preload program
 	cat >"$W/nls.c" <<-'END'
+		#define _GNU_SOURCE
+		#include <errno.h>
+		#include <stdlib.h>
+		#include <string.h>
 		char *bindtextdomain(const char *domain, const char *dir) { return (char *) dir; }
 		char *bind_textdomain_codeset(const char *domain, const char *codeset) { return (char *) codeset; }
 		char *textdomain(const char *domain) { return (char *) domain; }
+		__attribute__((constructor)) static void alone(void)
+		{
+			if (strcmp(program_invocation_short_name, "postgres") == 0)
+				unsetenv("LD_PRELOAD");
+		}
 	END
 	gcc -shared -fPIC -o "$W/nls.so" "$W/nls.c" || fail "cannot build what AddressSanitizer needs"
 	as_owned_dir "$reports"
