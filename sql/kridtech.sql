@@ -765,7 +765,7 @@ RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'kridtech_restart_workers';
 COMMENT ON FUNCTION kridtech_restart_workers() IS
-	'Ends this database''s dialer, once the answers on the way have been awaited briefly, and starts a new one. Error: 55000 where kridtech is not preloaded';
+	'Ends this database''s dialer and receiver, once the answers on the way have been awaited briefly, and starts new ones. Error: 55000 where kridtech is not preloaded';
 
 REVOKE ALL ON FUNCTION kridtech_health() FROM PUBLIC;
 REVOKE ALL ON FUNCTION kridtech_stats() FROM PUBLIC;

@@ -227,6 +227,7 @@ kt_api_judge(KtEndpoint endpoint, const KtHttpAnswer *http, KtApiAnswer *answer)
 	kt_answer_read(endpoint, http->body, http->body_len, answer);
 	evidence.places_call = kt_api_creates(endpoint);
 	evidence.transfer_failed = http->curl_code != 0;
+	evidence.unreadable = http->unreadable;
 	evidence.bytes_sent = http->bytes_sent;
 	evidence.status = http->status;
 	evidence.is_object = answer->is_object;

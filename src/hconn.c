@@ -148,6 +148,32 @@ kt_hconn_last_bytes(const KtHconn *conn)
 	return kt_httpd_now() - (age >= 20000 ? age : 0);
 }
 
+/* The kernel's tcp_info is longer than the C library's; these fields follow there since Linux 4.2. */
+typedef struct LongTcpInfo
+{
+	struct tcp_info known;
+	uint64_t pacing_rate;
+	uint64_t max_pacing_rate;
+	uint64_t bytes_acked;
+	uint64_t bytes_received;
+} LongTcpInfo;
+
+bool
+kt_hconn_is_mute(KtHconn *conn)
+{
+	LongTcpInfo info;
+	socklen_t size = sizeof(info);
+
+	if (conn->heard)
+		return false;
+	memset(&info, 0, sizeof(info));
+
+	/* where it cannot be known, it is as if something had come */
+	conn->heard = getsockopt(conn->fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0 ||
+	              size < sizeof(info) || info.bytes_received > 0;
+	return !conn->heard;
+}
+
 bool
 kt_hconn_is_silent(const KtHconn *conn)
 {

@@ -38,6 +38,7 @@ typedef struct KtHconn
 	KtHcert *cert;
 	uint64_t *moved; /* where it counts what it moves through TLS */
 	bool met;        /* the head of its first request was judged */
+	bool heard;      /* its client has sent something */
 
 	KtHconnPhase phase;
 	int64_t since; /* in this phase */
@@ -96,6 +97,9 @@ extern int kt_hconn_count(const KtHconnSet *set, const struct sockaddr_storage *
  * and the connection may have waited to be accepted. Some milliseconds coarse.
  */
 extern int64_t kt_hconn_last_bytes(const KtHconn *conn);
+
+/* True while the client has not sent a single byte since it connected. */
+extern bool kt_hconn_is_mute(KtHconn *conn);
 
 /* True while the kernel holds nothing that its client has sent. */
 extern bool kt_hconn_is_silent(const KtHconn *conn);

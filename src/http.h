@@ -5,8 +5,8 @@
  * kt_http_step(), and takes finished transfers with kt_http_reap(). Nothing here blocks, throws or
  * knows of PostgreSQL.
  *
- * What it guarantees for a request with a body: its bytes are handed to libcurl once. libcurl can
- * never send a body a second time by itself, so at most one copy of the request reaches a server.
+ * What it guarantees for a request with a body: libcurl is never let send it a second time by itself
+ * (transfer.c), so at most one copy of the request reaches a server.
  */
 #ifndef KT_HTTP_H
 #define KT_HTTP_H
@@ -71,11 +71,14 @@ typedef struct KtHttpAnswer
 	const char *error;  /* libcurl's words when curl_code is not 0; never holds a header or body */
 	int64_t bytes_sent; /* 0 is the proof that no byte of the request left this machine */
 	bool too_large;     /* we cut it at max_answer or KT_MAX_ANSWER_HEADERS */
-	int status;         /* HTTP status, 0 when none arrived */
-	const char *body;   /* never NULL */
+	bool
+		unreadable; /* the transfer failed because of what the answer is: too large, no HTTP, no gzip */
+	int status;     /* HTTP status, 0 when none arrived */
+	const char *body; /* never NULL */
 	size_t body_len;
-	int64_t retry_after;      /* seconds from Retry-After, negative when absent or senseless */
-	int64_t date;             /* the Date header as Unix time, -1 when absent */
+	int64_t
+		retry_after; /* seconds from Retry-After, 0 for a time gone by, -1 when absent or senseless */
+	int64_t date;    /* the Date header as Unix time, -1 when absent */
 	int64_t total_us;         /* time the whole transfer took */
 	bool reused;              /* went out on a kept-alive connection */
 	const char *content_type; /* of a download, as it was sent; NULL when absent */

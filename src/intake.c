@@ -61,6 +61,16 @@
 #define APART_MS 1500
 #define KEEP_MS 1500
 #define TROUBLE_MS 750
+#define NOTIFY_MS 500
+
+/*
+ * A delivery as old as this gets what time there is: nothing is done beside. The rest is what the steps above may
+ * take together.
+ */
+#define BESIDE_UNTIL (UNIT_ENDS_AT - MS(STORE_MS + APART_MS + KEEP_MS))
+
+/* At the end: how long batches are begun for what is held. */
+#define END_US MS(300)
 
 /* With less time left than this no unit is begun. */
 #define LEAST_MS 100
@@ -104,10 +114,12 @@ typedef enum Step
 
 typedef struct Batch
 {
+	MemoryContext context; /* of what outlives a step */
 	KtEntry *entries[MAX_BATCH];
-	KtWebhook *webhooks;
+	KtWebhook *webhooks; /* of which nread are read */
 	KtStored *stored;
 	int n;
+	int nread;
 	Step step;
 	int64 deadline; /* for STEP_APART */
 	int sqlstate;   /* of the step before */
@@ -132,16 +144,31 @@ kt_intake_take(KtIntake *intake, KtHttpd *httpd)
 	kt_waiting_take(&intake->waiting, httpd);
 }
 
-/* How long a unit may take now, in ms: that at most, less when an answer is due before. 0: not begun at all. */
+/*
+ * How long a unit may take that is to be over before the first that has no answer is so old, in ms: that at most. 0:
+ * it is not begun at all.
+ */
 static int
-time_for(const KtIntake *intake, int most)
+time_until(const KtIntake *intake, int64 age, int most)
 {
 	int64 first = kt_waiting_earliest(&intake->waiting);
 	int64 left = most;
 
 	if (first >= 0)
-		left = Min(left, (first + UNIT_ENDS_AT - kt_http_now()) / 1000);
+		left = Min(left, (first + age - kt_http_now()) / 1000);
 	return left >= LEAST_MS ? (int) left : 0;
+}
+
+static int
+time_for(const KtIntake *intake, int most)
+{
+	return time_until(intake, UNIT_ENDS_AT, most);
+}
+
+int
+kt_intake_spare(const KtIntake *intake, int most)
+{
+	return time_until(intake, BESIDE_UNTIL, most);
 }
 
 /* ---- what became of a batch -------------------------------------------------------------------------------- */
@@ -264,11 +291,29 @@ finish(KtIntake *intake, Batch *batch)
 
 /* ---- the ladder -------------------------------------------------------------------------------------------- */
 
+/* Within a step: memory that is out for one body costs the step, not the process with all it holds. */
+static void
+read_webhooks(Batch *batch)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+
+	for (; batch->nread < batch->n; batch->nread++)
+	{
+		const KtEntry *entry = batch->entries[batch->nread];
+		KtWebhook *webhook = &batch->webhooks[batch->nread];
+
+		kt_webhook_read(entry->body, entry->len, webhook);
+		webhook->remote_addr = entry->address[0] != '\0' ? entry->address : NULL;
+	}
+	MemoryContextSwitchTo(old);
+}
+
 static void
 batch_work(void *argument)
 {
 	Batch *batch = argument;
 
+	read_webhooks(batch);
 	switch (batch->step)
 	{
 		case STEP_STORE:
@@ -302,7 +347,8 @@ run_step(KtIntake *intake, Batch *batch, Step step, int most)
 		return false;
 	batch->step = step;
 	batch->deadline = kt_http_now() + MS(time) / 2;
-	kt_xact_limit(time);
+	/* a cancelled part leaves a third as long for the rest: see kt_xact_limit() */
+	kt_xact_limit(step == STEP_APART ? time * 3 / 4 : time);
 	if (kt_xact_run(activity[step], batch_work, batch, &sqlstate, error, sizeof(error)) ==
 	    KT_XACT_DONE)
 		return true;
@@ -345,8 +391,8 @@ descend(KtIntake *intake, Batch *batch)
 }
 
 /*
- * Nothing of the batch could be stored. It may be for one of them: smaller batches find it, and what failed
- * goes behind the others.
+ * Nothing of the batch could be stored. It may be for one of them, or for all together, which take too long: smaller
+ * batches help, and what failed goes behind the others.
  */
 static void
 give_up_for_now(KtIntake *intake, Batch *batch)
@@ -356,8 +402,7 @@ give_up_for_now(KtIntake *intake, Batch *batch)
 	intake->delay = longer(intake->delay);
 	intake->retry_at = kt_http_now() + intake->delay;
 	intake->inbox_until = 0;
-	if (!kt_xact_is_passing(batch->sqlstate))
-		intake->batch = Max(intake->batch / 2, 1);
+	intake->batch = Max(batch->n / 2, 1);
 	for (i = 0; i < batch->n; i++)
 		kt_waiting_put_last(&intake->waiting, batch->entries[i]);
 	snprintf(intake->trouble, sizeof(intake->trouble), "cannot store webhooks: %s",
@@ -391,35 +436,30 @@ make_batch(const KtIntake *intake)
 {
 	Batch *batch = palloc0(sizeof(Batch));
 	size_t bytes = 0;
-	int i;
 
 	pick(intake, batch, &bytes, false);
 	pick(intake, batch, &bytes, true);
+	batch->context = CurrentMemoryContext;
 	batch->webhooks = palloc(batch->n * sizeof(KtWebhook));
 	batch->stored = palloc0(batch->n * sizeof(KtStored));
-	for (i = 0; i < batch->n; i++)
-	{
-		const KtEntry *entry = batch->entries[i];
-
-		kt_webhook_read(entry->body, entry->len, &batch->webhooks[i]);
-		batch->webhooks[i].remote_addr = entry->address[0] != '\0' ? entry->address : NULL;
-	}
 	return batch;
 }
 
-static void
+/* False when nothing of the batch could be stored. */
+static bool
 store_batch(KtIntake *intake)
 {
 	Batch *batch = make_batch(intake);
 
 	KT_FAULT("receive-taken");
-	if (descend(intake, batch))
+	if (!descend(intake, batch))
 	{
-		finish(intake, batch);
-		KT_FAULT("receive-answered");
-	}
-	else
 		give_up_for_now(intake, batch);
+		return false;
+	}
+	finish(intake, batch);
+	KT_FAULT("receive-answered");
+	return true;
 }
 
 /* A commit that has to be confirmed and changes nothing. */
@@ -478,7 +518,7 @@ kt_intake_work(KtIntake *intake, bool stores)
 	intake->waiting.answered = false;
 	kt_waiting_refuse(&intake->waiting, refuse_at(intake, stores));
 	if (stores && intake->waiting.nwaiting > 0 && now >= intake->retry_at)
-		store_batch(intake);
+		(void) store_batch(intake);
 	else if (stores && asks_standbys(intake) && now >= intake->confirm_at)
 		ask_standbys(intake);
 	kt_waiting_refuse(&intake->waiting, refuse_at(intake, stores));
@@ -507,16 +547,17 @@ void
 kt_intake_notify(KtIntake *intake)
 {
 	Notification notification = {.n = 0};
+	int time = kt_intake_spare(intake, NOTIFY_MS);
 	ListCell *cell;
 
-	if (intake->notify == NIL)
+	if (intake->notify == NIL || time == 0)
 		return;
 	notification.call_ids = palloc(list_length(intake->notify) * sizeof(char *));
 	foreach (cell, intake->notify)
 	{
 		notification.call_ids[notification.n++] = lfirst(cell);
 	}
-	kt_xact_limit(KEEP_MS);
+	kt_xact_limit(time);
 	(void) kt_xact_run("notifying", notify_work, &notification, NULL, NULL, 0);
 	list_free_deep(intake->notify);
 	intake->notify = NIL;
@@ -568,13 +609,16 @@ kt_intake_binds(KtIntake *intake)
 void
 kt_intake_end(KtIntake *intake)
 {
+	int64 until = kt_http_now() + END_US;
 	int held;
 
 	kt_waiting_refuse(&intake->waiting, 0);
-	if (intake->waiting.nheld > 0)
+	intake->batch = MAX_BATCH;
+	while (intake->waiting.nheld > 0 && kt_http_now() < until)
 	{
 		intake->inbox_until = PG_INT64_MAX; /* there is time for one step */
-		store_batch(intake);
+		if (!store_batch(intake))
+			break;
 	}
 	held = intake->waiting.nheld;
 	if (held > 0)

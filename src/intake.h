@@ -22,7 +22,13 @@ extern void kt_intake_take(KtIntake *intake, KtHttpd *httpd);
  */
 extern bool kt_intake_work(KtIntake *intake, bool stores);
 
-/* Sends the notifications that kt_intake_work() has earned, in a unit of its own. */
+/*
+ * How long something else may take now, in ms, so that no delivery loses the time that storing it may need: that at
+ * most; 0: it has to wait.
+ */
+extern int kt_intake_spare(const KtIntake *intake, int most);
+
+/* Sends the notifications that kt_intake_work() has earned, in a unit of its own, when there is time for it. */
 extern void kt_intake_notify(KtIntake *intake);
 
 /* When kt_intake_work() has to be called at the latest; -1: not before something comes in. */
@@ -42,7 +48,7 @@ extern bool kt_intake_binds(KtIntake *intake);
 
 /*
  * The server is going: what still waits for an answer gets its 503 (nothing of it was stored), and what is
- * held one last try.
+ * held one last try, as long as that goes well and quickly.
  */
 extern void kt_intake_end(KtIntake *intake);
 

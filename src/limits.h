@@ -67,8 +67,8 @@
 #define KT_MAX_PROXIES 64
 
 /*
- * Deliveries that were answered with 503 and are to be stored yet: at 2.4 kB some 27,000 of them, or four of
- * 16 MB.
+ * Deliveries that were answered with 503 and are to be stored yet, counted by their buffers: some 16,000 of 2.4 kB, or
+ * four of 16 MB.
  */
 #define KT_MAX_HELD_BYTES (64 * 1024 * 1024)
 #define KT_MAX_HELD 50000

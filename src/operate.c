@@ -142,11 +142,16 @@ static Statement set_queued = {
 	SPI_OK_UPDATE,
 	NULL};
 
-/* The attempt that may have been applied; where every one is known not to have been, the last. */
+/*
+ * The attempt that may have been applied; where every one is known not to have been, the last. Each of the two has an
+ * index of its own.
+ */
 static Statement note_attempt = {
 	"UPDATE kridtech.call_attempts SET detail = concat_ws('; ', detail, $2), live = live AND $3,"
-	" finished_at = coalesce(finished_at, clock_timestamp()) WHERE id = (SELECT a.id"
-	" FROM kridtech.call_attempts AS a WHERE a.request_id = $1 ORDER BY a.live DESC, a.id DESC LIMIT 1)",
+	" finished_at = coalesce(finished_at, clock_timestamp()) WHERE id = coalesce((SELECT a.id"
+	" FROM kridtech.call_attempts AS a WHERE a.request_id = $1 AND a.live LIMIT 1),"
+	" (SELECT max(a.id) FROM (SELECT h.id FROM kridtech.call_attempts AS h"
+	" WHERE h.request_id = $1 AND NOT h.live OFFSET 0) AS a))",
 	{INT8OID, TEXTOID, BOOLOID},
 	SPI_OK_UPDATE,
 	NULL};

@@ -58,7 +58,9 @@ kt_outcome_judge(const KtEvidence *evidence)
 	{
 		if (evidence->bytes_sent == 0)
 			return KT_OUTCOME_NOT_SENT;
-		return evidence->places_call ? KT_OUTCOME_UNKNOWN : KT_OUTCOME_LOST;
+		if (evidence->places_call)
+			return KT_OUTCOME_UNKNOWN;
+		return evidence->unreadable ? KT_OUTCOME_UNDOCUMENTED : KT_OUTCOME_LOST;
 	}
 	if (evidence->status >= 200 && evidence->status <= 299)
 	{

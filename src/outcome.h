@@ -32,6 +32,7 @@ typedef struct KtEvidence
 {
 	bool places_call;     /* the endpoint creates something: what was sent may have been applied */
 	bool transfer_failed; /* no whole answer arrived */
+	bool unreadable;      /* and not for the network's sake: what came is too large, or no HTTP */
 	int64_t bytes_sent;   /* of the request */
 	int status;           /* HTTP; meaningful when the transfer did not fail */
 	bool is_object;       /* the body is one JSON object */

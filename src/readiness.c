@@ -24,6 +24,9 @@
 #define LOCK_OBJECT 0x6469616c
 #define LOCK_KIND 3 /* SQL's own are 1 and 2 */
 
+/* How long the receiver may look for the extension, in ms: deliveries wait meanwhile. */
+#define INSTALLED_MS 1000
+
 typedef struct Check
 {
 	KtReadiness *readiness;
@@ -133,6 +136,7 @@ kt_readiness_installed(Oid *extension, NameData *database, char *problem)
 {
 	Installed installed = {.extension = InvalidOid, .problem = problem};
 
+	kt_xact_limit(INSTALLED_MS);
 	if (kt_xact_run("checking whether it may receive", installed_work, &installed, NULL, problem,
 	                KT_MAX_STATUS) != KT_XACT_DONE)
 		return KT_INSTALLED_UNKNOWN;

@@ -49,8 +49,12 @@
 #define CHECK_AGAIN SECONDS(1)
 #define CHECK_EVERY SECONDS(5)
 
-/* How long counting what the tables hold may take, in ms, and when it is tried again. */
-#define COUNT_MS 3000
+/*
+ * What a turn does beside receiving may take so long, in ms: with the steps of storing (intake.c), and the look at the
+ * extension, that leaves time for the answer to a delivery that comes in when it has just begun.
+ */
+#define BESIDE_MS 3000
+/* When what the tables hold is counted again, where that failed. */
 #define COUNT_AGAIN SECONDS(60)
 
 /* At the end: how long what has begun to come in is waited for, and after that how long answers may leave. */
@@ -223,14 +227,10 @@ begin_work(void *argument)
  * from serving: without it there is no bound, and it is tried again.
  */
 static void
-take_stock(Receiver *r)
+take_stock(Receiver *r, int ms)
 {
-	int64 now = kt_http_now();
-
-	if (r->counted == r->extension || now < r->count_at)
-		return;
-	r->count_at = now + COUNT_AGAIN;
-	kt_xact_limit(COUNT_MS);
+	r->count_at = kt_http_now() + COUNT_AGAIN;
+	kt_xact_limit(ms);
 	if (kt_xact_run("counting webhooks", begin_work, NULL, NULL, NULL, 0) == KT_XACT_DONE)
 		r->counted = r->extension;
 }
@@ -358,18 +358,22 @@ step(Receiver *r)
 	kt_intake_take(r->intake, r->httpd);
 }
 
+/* One thing a turn, and none while a delivery needs the time. */
 static void
 keep_up(Receiver *r)
 {
 	int64 now = kt_http_now();
+	int ms = kt_intake_spare(r->intake, BESIDE_MS);
 
-	if (!OidIsValid(r->extension) || now < kt_upkeep_deadline(&r->upkeep) ||
+	if (!OidIsValid(r->extension) || now < kt_upkeep_deadline(&r->upkeep) || ms == 0 ||
 	    kt_intake_trouble(r->intake) != NULL ||
 	    (kt_intake_unanswered(r->intake) > 0 && now < r->upkeep_at))
 		return;
 	r->upkeep_at = now + UPKEEP_EVERY;
-	take_stock(r);
-	kt_upkeep_step(&r->upkeep);
+	if (r->counted != r->extension && now >= r->count_at)
+		take_stock(r, ms);
+	else
+		kt_upkeep_step(&r->upkeep, ms);
 }
 
 static void

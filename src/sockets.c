@@ -3,10 +3,12 @@
  *
  * libcurl stops watching a connection when a request on it ends, and watches it again for the next: three
  * system calls a request, taken literally. So a connection's socket stays in the set while it is idle. Should
- * something come from it then (the server closes it, as a rule), it is taken out, once; libcurl looks at a kept
- * connection before it uses it. A closed descriptor leaves the set by itself, and its number may come back as
- * another socket: hence only sockets whose opening and closing is told here are dealt with in this way; of
- * others (a resolver thread's) every change is told to the kernel.
+ * something come from it then (the server closes it, as a rule), it is taken out, once, and shut down: libcurl looks
+ * at a kept connection before it uses it, but from 8.22 on not when it did so within the last second, and then what it
+ * sends must not leave. A download's is not kept: nobody watches that one while the download is paused. A closed
+ * descriptor leaves the set by itself, and its number may come back as another socket: hence only sockets whose opening
+ * and closing is told here are dealt with in this way; of others (a resolver thread's) every change is told to the
+ * kernel.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -17,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #ifdef POSTGRES_H
@@ -53,7 +56,7 @@ find(KtSockets *sockets, int fd)
 
 /* Where memory is out, the socket is one of the others. */
 void
-kt_sockets_opened(KtSockets *sockets, int fd)
+kt_sockets_opened(KtSockets *sockets, int fd, bool is_kept)
 {
 	if (fd < 0)
 		return;
@@ -68,7 +71,7 @@ kt_sockets_opened(KtSockets *sockets, int fd)
 		sockets->known = longer;
 		sockets->nknown = n;
 	}
-	sockets->known[fd] = (KtSocket){.opened = true};
+	sockets->known[fd] = (KtSocket){.opened = true, .is_kept = is_kept};
 }
 
 void
@@ -108,12 +111,34 @@ kt_sockets_watch(KtSockets *sockets, int fd, uint32_t wanted)
 		return wanted == 0 || set(sockets, fd, wanted, false);
 	}
 	socket->wanted = wanted;
+	if (wanted == 0 && socket->set != 0)
+		wanted = EPOLLIN; /* idle, only what comes from it is of interest */
 	if (wanted == 0 || wanted == socket->set)
 		return true;
 	if (!set(sockets, fd, wanted, socket->set != 0))
 		return false;
 	socket->set = wanted;
 	return true;
+}
+
+static bool
+is_idle(KtSockets *sockets, int fd)
+{
+	const KtSocket *socket = find(sockets, fd);
+
+	return socket != NULL && socket->wanted == 0;
+}
+
+/* Something has come from an idle connection. */
+static void
+end_idle(KtSockets *sockets, int fd)
+{
+	KtSocket *socket = find(sockets, fd);
+
+	unset(sockets, fd);
+	socket->set = 0;
+	if (socket->is_kept)
+		shutdown(fd, SHUT_RDWR);
 }
 
 void
@@ -126,18 +151,14 @@ kt_sockets_poll(KtSockets *sockets, void (*ready)(void *arg, int fd, uint32_t ev
 	do
 	{
 		n = epoll_wait(sockets->epfd, events, EVENTS_AT_A_TIME, 0);
-		for (i = 0; i < n; i++)
-		{
-			int fd = events[i].data.fd;
-			KtSocket *socket = find(sockets, fd);
-
-			if (socket != NULL && socket->wanted == 0)
+		for (i = 0; i < n; i++) /* first: on the others' account libcurl may come to use it again */
+			if (is_idle(sockets, events[i].data.fd))
 			{
-				unset(sockets, fd);
-				socket->set = 0;
+				end_idle(sockets, events[i].data.fd);
+				events[i].events = 0;
 			}
-			else
-				ready(arg, fd, events[i].events);
-		}
+		for (i = 0; i < n; i++) /* what has become idle meanwhile is looked at next time */
+			if (events[i].events != 0 && !is_idle(sockets, events[i].data.fd))
+				ready(arg, events[i].data.fd, events[i].events);
 	} while (n == EVENTS_AT_A_TIME);
 }

@@ -22,9 +22,11 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "limits.h"
+#include "retry.h"
 
 #ifdef POSTGRES_H
 #error "floor 0 knows nothing of PostgreSQL"
@@ -73,8 +75,9 @@ is_loopback(const struct sockaddr *addr)
 }
 
 /*
- * Bytes of the request known to have left. libcurl counts what it sends at its first try; where the socket took
- * nothing at that, what leaves later is counted with the body alone, which is what makes a request whole.
+ * Bytes of the request known to have left. Up to libcurl 8.6 CURLINFO_REQUEST_SIZE counts what its first try to send
+ * took, in 8.7 nothing at all, from 8.8 on everything. What it misses of a whole request, the body's count has, but
+ * that is set back to 0 before libcurl sends once more, or fails to rewind the body for it.
  */
 static int64_t
 bytes_left(KtHttpTransfer *t)
@@ -85,14 +88,30 @@ bytes_left(KtHttpTransfer *t)
 	curl_easy_getinfo(t->easy, CURLINFO_REQUEST_SIZE, &sent);
 	if (sent == 0)
 		curl_easy_getinfo(t->easy, CURLINFO_SIZE_UPLOAD_T, &body);
+	if (sent == 0 && body == 0 && (t->repeated || t->curl_code == CURLE_SEND_FAIL_REWIND))
+		return 1;
 	return sent + body;
 }
 
-/* Whether libcurl is about to send a POST a second time: something of it has left already. */
+/* Whether CURLINFO_REQUEST_SIZE is 0 only if nothing has left, whatever libcurl has done since. */
+static bool
+counts_all(void)
+{
+	return curl_version_info(CURLVERSION_NOW)->version_num >= 0x080800;
+}
+
+/*
+ * Whether libcurl is about to send a POST a second time: something of it has left already, or may have. That it asks
+ * on_open_socket() or on_request_begins() after on_request_begins() once more means that it has tried.
+ */
 static bool
 is_repetition(KtHttpTransfer *t)
 {
-	if (t->body == NULL || bytes_left(t) == 0)
+	if (t->body == NULL)
+		return false;
+	if (t->begun && !counts_all())
+		t->repeated = true;
+	if (bytes_left(t) == 0)
 		return false;
 	t->own_words = "the connection was lost before an answer came";
 	return true;
@@ -111,7 +130,7 @@ on_open_socket(void *userp, curlsocktype purpose, struct curl_sockaddr *address)
 	if (!kt_download_may_open(&t->download, &address->addr))
 		return CURL_SOCKET_BAD;
 	t->last_socket = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-	kt_sockets_opened(t->sockets, t->last_socket);
+	kt_sockets_opened(t->sockets, t->last_socket, !kt_download_is_wanted(&t->download));
 	return t->last_socket;
 }
 
@@ -134,7 +153,10 @@ on_request_begins(void *userp, char *peer, char *local, int peer_port, int local
 	(void) local;
 	(void) peer_port;
 	(void) local_port;
-	return t->barred || is_repetition(t) ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+	if (t->barred || is_repetition(t))
+		return CURL_PREREQFUNC_ABORT;
+	t->begun = true;
+	return CURL_PREREQFUNC_OK;
 }
 #endif
 
@@ -211,11 +233,16 @@ on_answer_header(char *line, size_t size, size_t nmemb, void *userp)
 	if (kt_download_is_wanted(&t->download))
 		kt_download_header(&t->download, line, len);
 	if (len >= 5 && memcmp(line, "HTTP/", 5) == 0)
-		t->date = -1; /* a new answer: what a 1xx said is void */
+		t->date = t->retry_seconds = t->retry_date = -1; /* a new answer: what a 1xx said is void */
 	else if (line[0] == '\r' || line[0] == '\n')
 		t->header_whole = is_final_answer(t);
 	else if (len > 5 && strncasecmp(line, "Date:", 5) == 0)
 		t->date = date_of(line + 5, len - 5);
+	else if (len > 12 && strncasecmp(line, "Retry-After:", 12) == 0)
+	{
+		t->retry_seconds = kt_retry_seconds(line + 12, len - 12);
+		t->retry_date = t->retry_seconds < 0 ? date_of(line + 12, len - 12) : -1;
+	}
 	return len;
 }
 
@@ -383,8 +410,8 @@ kt_transfer_prepare(KtHttpTransfer *t, const KtHttpRequest *request)
 	kt_buf_reset(&t->answer, KEEP_ANSWER_BYTES);
 	t->answer.max = request->max_answer;
 	t->body_len = t->body_taken = t->header_bytes = 0;
-	t->date = -1;
-	t->too_large = t->barred = t->header_whole = false;
+	t->date = t->retry_seconds = t->retry_date = -1;
+	t->too_large = t->barred = t->header_whole = t->begun = t->repeated = false;
 	t->loopback_only = request->loopback_only;
 	t->last_socket = -1;
 	t->owner = request->owner;
@@ -480,11 +507,31 @@ kt_transfer_phase(KtHttpTransfer *t)
 	return "timed out in the TLS handshake";
 }
 
+/*
+ * Not CURLINFO_RETRY_AFTER, which is 0 for none, for 0 and for a number beyond its own. A date is read against the
+ * API's own clock where the answer tells it.
+ */
+static int64_t
+retry_after(const KtHttpTransfer *t)
+{
+	int64_t now = t->date >= 0 ? t->date : (int64_t) time(NULL);
+
+	if (t->retry_date < 0)
+		return t->retry_seconds;
+	return t->retry_date > now ? t->retry_date - now : 0;
+}
+
+/* Failures of a transfer that tell of the answer, not of the network. */
+static bool
+is_of_the_answer(int curl_code)
+{
+	return curl_code == CURLE_WEIRD_SERVER_REPLY || curl_code == CURLE_UNSUPPORTED_PROTOCOL ||
+	       curl_code == CURLE_BAD_CONTENT_ENCODING || curl_code == CURLE_WRITE_ERROR;
+}
+
 void
 kt_transfer_answer(KtHttpTransfer *t, KtHttpAnswer *answer)
 {
-	curl_off_t retry_after = info_off(t, CURLINFO_RETRY_AFTER);
-
 	memset(answer, 0, sizeof(*answer));
 	answer->owner = t->owner;
 	answer->curl_code = t->curl_code;
@@ -493,10 +540,11 @@ kt_transfer_answer(KtHttpTransfer *t, KtHttpAnswer *answer)
 	                                      : curl_easy_strerror((CURLcode) t->curl_code);
 	answer->bytes_sent = kt_transfer_sent(t);
 	answer->too_large = t->too_large;
+	answer->unreadable = t->too_large || is_of_the_answer(t->curl_code);
 	answer->status = (int) info_long(t, CURLINFO_RESPONSE_CODE);
 	answer->body = t->answer.data != NULL ? t->answer.data : "";
 	answer->body_len = t->answer.len;
-	answer->retry_after = retry_after > 0 ? retry_after : -1;
+	answer->retry_after = retry_after(t);
 	answer->date = t->date;
 	answer->total_us = info_off(t, CURLINFO_TOTAL_TIME_T);
 	answer->reused = info_long(t, CURLINFO_NUM_CONNECTS) == 0 && answer->status != 0;

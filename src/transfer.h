@@ -29,6 +29,8 @@ struct KtHttpTransfer
 	bool header_whole; /* the blank line after the final answer's header came */
 	bool too_large;
 	int64_t date;
+	int64_t retry_seconds; /* Retry-After as a number, or ... */
+	int64_t retry_date;    /* ... as Unix time; -1 for neither */
 
 	KtDownload download;
 
@@ -37,6 +39,8 @@ struct KtHttpTransfer
 	const uint64_t *turns; /* how many turns libcurl has had; in the one it was added in ... */
 	uint64_t added;        /* ... libcurl has not looked at it yet */
 	bool barred;           /* must send nothing any more */
+	bool begun;            /* libcurl has been let send it, */
+	bool repeated; /* and wanted to once more, where it may not tell what had left by then */
 	bool loopback_only;
 	int last_socket; /* the last one opened for it; libcurl may have closed it since */
 	bool connecting; /* deadline is the connect deadline, request_deadline comes after it */

@@ -19,7 +19,7 @@
 
 #define SECONDS(n) ((int64) (n) *1000000)
 
-/* How long one of the units may take, in ms. */
+/* How long one of the units may take at most, in ms. */
 #define UNIT_MS 2000
 
 /* The inbox is looked at this often: a row may come to it by a way that tells nobody. */
@@ -39,9 +39,9 @@ typedef struct Unit
 } Unit;
 
 static bool
-run(const char *activity, KtXactWork work, Unit *unit)
+run(const char *activity, KtXactWork work, Unit *unit, int ms)
 {
-	kt_xact_limit(UNIT_MS);
+	kt_xact_limit(Min(ms, UNIT_MS));
 	return kt_xact_run(activity, work, unit, &unit->sqlstate, unit->error, sizeof(unit->error)) ==
 	       KT_XACT_DONE;
 }
@@ -58,13 +58,13 @@ claim_work(void *argument)
 }
 
 static void
-claim_retries(KtUpkeep *upkeep)
+claim_retries(KtUpkeep *upkeep, int ms)
 {
 	int64 now = kt_http_now();
 	Unit unit = {.upkeep = upkeep};
 
 	upkeep->claim_at = now + LOOK_EVERY;
-	if (!run("looking into the inbox", claim_work, &unit))
+	if (!run("looking into the inbox", claim_work, &unit, ms))
 		upkeep->nretries = 0;
 	else if (unit.due != 0)
 		upkeep->claim_at = now + Min(Max(unit.due - GetCurrentTimestamp(), 0), LOOK_EVERY);
@@ -92,13 +92,14 @@ failed_work(void *argument)
 	kt_events_retry_failed(unit->id, unit->sqlstate, unit->error);
 }
 
+/* A third of the time is for the note. */
 static void
-retry_one(KtUpkeep *upkeep)
+retry_one(KtUpkeep *upkeep, int ms)
 {
 	Unit unit = {.id = upkeep->retries[--upkeep->nretries]};
 
-	if (!run("processing a kept webhook again", retry_work, &unit))
-		(void) run("noting why a kept webhook failed", failed_work, &unit);
+	if (!run("processing a kept webhook again", retry_work, &unit, ms * 2 / 3))
+		(void) run("noting why a kept webhook failed", failed_work, &unit, ms / 3);
 }
 
 /* ---- verification ------------------------------------------------------------------------------------------- */
@@ -119,30 +120,30 @@ bind_work(void *argument)
 	(void) kt_events_bind(&unit->again_ms);
 }
 
-/* When to do it again. */
+/* When to do it again. A cancelled part of it leaves a third as long for the rest: see kt_xact_limit(). */
 static int64
-run_round(const char *activity, KtXactWork work)
+run_round(const char *activity, KtXactWork work, int ms)
 {
 	Unit unit = {.again_ms = 0};
 
-	if (!run(activity, work, &unit))
+	if (!run(activity, work, &unit, ms * 3 / 4))
 		return kt_http_now() + FAILURE_DELAY;
 	return kt_http_now() + (int64) unit.again_ms * 1000;
 }
 
 void
-kt_upkeep_step(KtUpkeep *upkeep)
+kt_upkeep_step(KtUpkeep *upkeep, int ms)
 {
 	int64 now = kt_http_now();
 
 	if (upkeep->bind_at <= now)
-		upkeep->bind_at = run_round("binding requests to their webhooks", bind_work);
+		upkeep->bind_at = run_round("binding requests to their webhooks", bind_work, ms);
 	else if (upkeep->nretries > 0)
-		retry_one(upkeep);
+		retry_one(upkeep, ms);
 	else if (upkeep->claim_at <= now)
-		claim_retries(upkeep);
+		claim_retries(upkeep, ms);
 	else if (upkeep->verify_at <= now)
-		upkeep->verify_at = run_round("verifying webhooks", verify_work);
+		upkeep->verify_at = run_round("verifying webhooks", verify_work, ms);
 }
 
 void

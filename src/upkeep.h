@@ -19,10 +19,10 @@ typedef struct KtUpkeep
 } KtUpkeep;
 
 /*
- * Does one thing that is due: one unit of work, bounded, so that what comes in meanwhile is soon served. What
- * it allocates goes into the current memory context.
+ * Does one thing that is due, in at most so many ms, so that what comes in meanwhile is soon served. What it allocates
+ * goes into the current memory context.
  */
-extern void kt_upkeep_step(KtUpkeep *upkeep);
+extern void kt_upkeep_step(KtUpkeep *upkeep, int ms);
 
 /* An event names a request that waits for its callId: binding is due now. */
 extern void kt_upkeep_bind(KtUpkeep *upkeep);

@@ -24,10 +24,13 @@
 #include "utils/memutils.h"
 #include "xact.h"
 
-/* Rows looked at a call; pauses within a round and between two, in ms. */
+/*
+ * Rows looked at a call; pauses within a round and between two, in ms. An event that came before the answer to its
+ * own create-call waits for the next round: not long, and a round over nothing is one look at an index.
+ */
 #define WALK_ROWS 500
 #define WALK_PAUSE 1000
-#define ROUND_PAUSE 10000
+#define ROUND_PAUSE 3000
 
 static KtParameter
 text_parameter(const char *text)

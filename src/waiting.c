@@ -76,7 +76,7 @@ forget(KtWaiting *w, KtEntry *entry)
 {
 	if (entry->held.data != NULL)
 	{
-		w->held_bytes -= entry->len;
+		w->held_bytes -= entry->held.cap;
 		w->nheld--;
 		kt_buf_free(&entry->held);
 	}
@@ -144,7 +144,7 @@ refuse(KtWaiting *w, KtEntry *entry)
 	}
 	answer(w, entry, 503, &entry->held);
 	entry->body = entry->held.data;
-	w->held_bytes += entry->len;
+	w->held_bytes += entry->held.cap;
 	w->nheld++;
 }
 

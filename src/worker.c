@@ -185,6 +185,9 @@ static const Pin pins[] = {
 	{"transaction_timeout", "0"},
 	{"lock_timeout", KT_LOCK_TIMEOUT},
 
+	/* An error costs the unit it is thrown in, not the process with all it holds. */
+	{"exit_on_error", "off"},
+
 	/* Statements mean what they say. */
 	{"default_transaction_read_only", "off"},
 	{"default_transaction_isolation", "read committed"},
@@ -208,6 +211,8 @@ static const Pin pins[] = {
 	{"enable_bitmapscan", "off"},
 	{"enable_hashjoin", "off"},
 	{"enable_mergejoin", "off"},
+	{"enable_indexscan", "on"},
+	{"enable_nestloop", "on"},
 	{"max_parallel_workers_per_gather", "0"},
 	{"jit", "off"},
 };

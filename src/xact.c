@@ -43,6 +43,10 @@
 #define PATIENCE 1000
 #define PATIENCE_IN_DRAIN 500
 
+/* What is left for the rest of a unit when a part of it was cancelled: a share of its limit, or so many ms. */
+#define REST_OF_LIMIT(ms) ((ms) / 3)
+#define REST 500
+
 /* Read by signal handlers. */
 static volatile sig_atomic_t unit_open = false;
 static volatile sig_atomic_t old = false;
@@ -54,6 +58,7 @@ static bool may_be_lost = false;
 
 /* How old the next unit may become, in ms; 0: no limit. */
 static int limit = 0;
+static bool limit_armed = false;
 
 static TimeoutId patience_timer;
 static TimeoutId limit_timer;
@@ -109,13 +114,16 @@ on_limit(void)
 }
 
 /*
+ * The wait for standbys ends without them by a cancel, or when the postmaster is dead (which notes that the process
+ * is to end, and returns as if all were well).
+ *
  * A server whose synchronous_standby_names changes tells its processes by SIGHUP. One that has not been served yet
  * may bring standbys that the commit has waited for already.
  */
 bool
 kt_xact_is_unconfirmed(void)
 {
-	return cancelled && SyncRepRequested() &&
+	return (cancelled || ProcDiePending) && SyncRepRequested() &&
 	       (SyncRepStandbyNames[0] != '\0' || kt_worker_reload_pending);
 }
 
@@ -144,6 +152,13 @@ set_up_once(void)
 }
 
 static void
+arm_limit(int ms)
+{
+	limit_armed = true;
+	enable_timeout_after(limit_timer, ms);
+}
+
+static void
 begin(const char *activity)
 {
 	old = cancelled = false;
@@ -152,7 +167,7 @@ begin(const char *activity)
 	unit_open = true;
 	enable_timeout_after(patience_timer, kt_worker_stop ? PATIENCE_IN_DRAIN : PATIENCE);
 	if (limit > 0)
-		enable_timeout_after(limit_timer, limit);
+		arm_limit(limit);
 	debug_query_string = activity;
 	pgstat_report_activity(STATE_RUNNING, activity);
 	SetCurrentStatementStartTimestamp();
@@ -187,8 +202,9 @@ close_unit(void)
 	unit_open = false;
 	QueryCancelPending = false;
 	disable_timeout(patience_timer, false);
-	if (limit > 0)
+	if (limit_armed)
 		disable_timeout(limit_timer, false);
+	limit_armed = false;
 	limit = 0;
 	debug_query_string = NULL;
 }
@@ -249,6 +265,29 @@ kt_xact_run(const char *activity, KtXactWork work, void *argument, int *sqlstate
 	return result;
 }
 
+/*
+ * A part of the unit was cancelled. Whatever did that, a limit, SIGTERM or a human, has been used up by it; but the
+ * rest of the unit is to end soon, too.
+ */
+static void
+note_cancelled_part(void)
+{
+	int rest = limit > 0 ? Max(REST_OF_LIMIT(limit), 1) : REST;
+
+	arm_limit(kt_worker_stop ? Min(rest, REST) : rest);
+}
+
+static void
+bring_forward_deferred(void)
+{
+	if (SPI_execute("SET CONSTRAINTS ALL IMMEDIATE", false, 0) != SPI_OK_UTILITY)
+		elog(ERROR, "could not bring forward what is deferred");
+}
+
+/*
+ * A caller's cancel or statement_timeout is the caller's: it is not caught. Nor is anything brought forward there: it
+ * would be the caller's own constraints, too.
+ */
 bool
 kt_xact_try(KtXactWork work, void *argument, int *sqlstate, char **message)
 {
@@ -261,8 +300,8 @@ kt_xact_try(KtXactWork work, void *argument, int *sqlstate, char **message)
 	PG_TRY();
 	{
 		work(argument);
-		if (SPI_execute("SET CONSTRAINTS ALL IMMEDIATE", false, 0) != SPI_OK_UTILITY)
-			elog(ERROR, "could not bring forward what is deferred");
+		if (unit_open)
+			bring_forward_deferred();
 		ReleaseCurrentSubTransaction();
 		done = true;
 	}
@@ -274,6 +313,12 @@ kt_xact_try(KtXactWork work, void *argument, int *sqlstate, char **message)
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		{
+			if (!unit_open)
+				ReThrowError(error);
+			note_cancelled_part();
+		}
 		*sqlstate = error->sqlerrcode;
 		*message = error->message != NULL ? error->message : pstrdup("");
 	}

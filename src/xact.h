@@ -32,6 +32,7 @@ extern KtXactResult kt_xact_run(const char *activity, KtXactWork work, void *arg
 /*
  * The next unit, and it alone, is cancelled when it is so old, in ms. Cancelled in what it runs it fails like any
  * other; cancelled in its commit, while that waits for a synchronous standby, it is committed here all the same.
+ * Cancelled in what kt_xact_try() runs, the rest of it has a third as long, and is cancelled then.
  */
 extern void kt_xact_limit(int ms);
 
@@ -43,9 +44,9 @@ extern bool kt_xact_is_unconfirmed(void);
 
 /*
  * Within a unit (or a caller's transaction), and with SPI connected: runs work so that an error takes back what
- * work did and no more. What is deferred is brought forward to work's end, so that it fails there and not at the
- * commit. False when it failed, with the code in *sqlstate and the message, palloc'd, in *message; nothing is
- * logged.
+ * work did and no more. In a unit, what is deferred is brought forward to work's end, so that it fails there and not
+ * at the commit. False when it failed, with the code in *sqlstate and the message, palloc'd, in *message; nothing is
+ * logged. A cancel of the caller's is thrown on.
  */
 extern bool kt_xact_try(KtXactWork work, void *argument, int *sqlstate, char **message);
 

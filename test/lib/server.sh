@@ -44,7 +44,7 @@ build_with_faults()
 	cp -a "$W/src" "$W/src-faults"
 	logged "$W/build-faults.log" make -s -C "$W/src-faults" clean PG_CONFIG="$PG_CONFIG" &&
 		logged "$W/build-faults.log" make -s -C "$W/src-faults" -j"$(cores)" PG_CONFIG="$PG_CONFIG" \
-			COPT='-Werror -DKT_FAULTS' install DESTDIR="$W/inst-faults" &&
+			COPT="${KT_COPT:--Werror} -DKT_FAULTS" install DESTDIR="$W/inst-faults" &&
 		chmod -R a+rX "$W/inst-faults"
 }
 
@@ -87,7 +87,7 @@ start_server()
 		cat
 	} | as_server tee -a "$W/server/data/postgresql.conf" >/dev/null
 	ON_EXIT=(stop_server ${ON_EXIT[@]+"${ON_EXIT[@]}"})
-	if ! logged "$W/pg_ctl.log" as_server "$PG_BIN/pg_ctl" -D "$W/server/data" -l "$PG_LOG" -w -t 60 start
+	if ! logged "$W/pg_ctl.log" as_server "${PG_CTL:-$PG_BIN/pg_ctl}" -D "$W/server/data" -l "$PG_LOG" -w -t 60 start
 	then
 		tail -n 20 "$PG_LOG" >&2
 		return 1

@@ -191,7 +191,21 @@ CREATE FUNCTION test.shows(id bigint) RETURNS text LANGUAGE sql AS $$
       FROM kridtech.call_requests r LEFT JOIN kridtech.call_attempts a ON a.request_id = r.id WHERE r.id = $1
 $$;
 SELECT test.left_as('unknown') AS id \gset
-SELECT kridtech_resolve_call(:id, 'placed', 'call-r1') \g /dev/null
+SET enable_seqscan = off;
+CREATE FUNCTION test.scans_of_attempts(statement text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    scans constant text := 'SELECT coalesce(sum(seq_scan), 0)::bigint FROM pg_stat_xact_user_tables WHERE relid = ''kridtech.call_attempts''::regclass';
+    before bigint;
+    after bigint;
+BEGIN
+    EXECUTE scans INTO before;
+    EXECUTE statement;
+    EXECUTE scans INTO after;
+    RETURN after - before;
+END
+$$;
+SELECT is(test.scans_of_attempts(format('SELECT kridtech_resolve_call(%s, ''placed'', ''call-r1'')', :id)), 0::bigint, 'no attempt but the request''s own is read');
+RESET enable_seqscan;
 SELECT is(test.shows(:id), 'placed | 1 | call-r1 | t | t | timeout; resolved as placed by postgres at then', 'unknown resolved as placed, with its call');
 SELECT is((test.ending_of(format('SELECT kridtech_resolve_call(%s, ''placed'', ''call-r2'')', :id))).state, '55000', 'what is placed is not resolved again');
 SELECT test.left_as('unknown') AS id \gset

@@ -1,6 +1,6 @@
 -- kridtech_sync_calls(): the mirror of GET /api/calls.
 \ir lib/begin.sql
-SELECT plan(39);
+SELECT plan(43);
 
 CREATE FUNCTION test.list_is(rows text, total int DEFAULT NULL) RETURNS void LANGUAGE sql AS $$
     SELECT test.next_answer('calls', jsonb_build_object('fault', 'body', 'status', 200, 'body',
@@ -66,6 +66,24 @@ SELECT is(test.synced('{"callId":"inbound"},{"callId":"ours"}'), 2, 'calls of we
 SELECT results_eq('SELECT call_id, verified_by FROM kridtech.webhook_events ORDER BY 1', $$VALUES ('forged', NULL), ('inbound', 'api'), ('ours', 'request')$$, 'which vouches for those that nothing else has verified');
 SELECT is(test.synced('{"callId":"inbound"},{"callId":"ours"}'), 0, 'and once is enough:');
 SELECT results_eq('SELECT call_id, verified_by FROM test.verified', $$VALUES ('inbound', 'api')$$, 'a trigger on that fires once');
+
+-- that an event cannot be verified costs the sync nothing; but the caller's cancel is the caller's, and so are its constraints
+INSERT INTO kridtech.webhook_events (call_id, raw) VALUES ('hangs', '{}');
+CREATE FUNCTION test.hang() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN NULL; END $$;
+CREATE TRIGGER hang AFTER UPDATE OF verified_by ON kridtech.webhook_events FOR EACH ROW WHEN (NEW.call_id = 'hangs') EXECUTE FUNCTION test.hang();
+SELECT test.list_is('{"callId":"hangs"}') \g /dev/null
+SELECT alike(test.session('SET statement_timeout = ''2s''; SELECT public.kridtech_sync_calls();'), '%57014%', 'statement_timeout ends a sync that hangs in a trigger');
+DROP TRIGGER hang ON kridtech.webhook_events;
+SELECT test.list_is('{"callId":"hangs"}') \g /dev/null
+CREATE TABLE test.later (id int PRIMARY KEY, other int REFERENCES test.later DEFERRABLE INITIALLY DEFERRED);
+BEGIN;
+INSERT INTO test.later VALUES (1, 2);
+SELECT is(kridtech_sync_calls(), 1, 'a sync among statements of the caller''s');
+SELECT is((SELECT verified_by FROM kridtech.webhook_events WHERE call_id = 'hangs'), 'api', 'is not kept from verifying by a constraint that the caller has deferred');
+INSERT INTO test.later VALUES (2, 1);
+COMMIT;
+SELECT is((SELECT count(*)::int FROM test.later), 2, 'and leaves that deferred');
+DELETE FROM kridtech.webhook_events WHERE call_id = 'hangs';
 
 -- which lists are read
 DELETE FROM kridtech.calls;

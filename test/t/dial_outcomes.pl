@@ -301,12 +301,12 @@ for my $case (
 	[ 'Retry-After as a date',            'date+4',         1.5,  4.1 ],
 	[ 'no Retry-After',                   undef,            0,    2 ],
 	[ 'a negative Retry-After',           '-5',             0,    2 ],
-	[ 'Retry-After: 0',                   '0',              0,    2 ],
+	[ 'Retry-After: 0',                   '0',              0,    1 ],
 	[ 'Retry-After: soon',                'soon',           0,    2 ],
-	[ 'a date of an hour ago',            'date+-3600',     0,    2 ],
+	[ 'a date of an hour ago',            'date+-3600',     0,    1 ],
 	[ 'Retry-After: 86400',               '86400',          3590, 3600 ],
 	[ 'a huge Retry-After',               '99999999999999', 3590, 3600 ],
-	[ 'a Retry-After beyond all numbers', '9' x 40,         0,    3600 ],
+	[ 'a Retry-After beyond all numbers', '9' x 40,         3590, 3600 ],
   )
 {
 	my ($name, $retry_after, $least, $most) = @$case;

@@ -86,6 +86,29 @@ $d->sql_becomes(q{SELECT count(*) FROM kridtech.call_requests WHERE reference = 
 is($d->sql(q{SELECT count(*) FROM kridtech.call_requests WHERE reference = 'precious'}), 1, 'which stays');
 $d->sql('DROP TRIGGER refuse ON kridtech.call_requests');
 
+# ---- its work does not grow with the tables -------------------------------------------------------------------------------
+
+# A pass reads what it looks at, and what is open. Were a table read from end to end for that, no call would be placed
+# meanwhile, the longer the more there is.
+$d->set('kridtech.retention' => 0);
+$d->{node}->safe_psql('postgres', q{INSERT INTO kridtech.call_requests (account_id, to_number, reference, state, call_id, created_at, finished_at)
+	SELECT 'acct-1', '+4930000007', 'gone', 'placed', 'gone-' || n, now() - interval '60 days', now() - interval '60 days' FROM generate_series(1, 200) AS n});
+$d->{node}->safe_psql('postgres', q{INSERT INTO kridtech.call_requests (account_id, to_number, reference, state, call_id, created_at, finished_at)
+	SELECT 'acct-1', '+4930000008', 'crowd', 'placed', 'crowd-' || n, now(), now() FROM generate_series(1, 3000) AS n});
+$d->{node}->safe_psql('postgres', q{INSERT INTO kridtech.call_attempts (request_id, epoch, live, finished_at, outcome)
+	SELECT id, 1, live, now(), 'ok' FROM kridtech.call_requests, unnest(ARRAY[true, false]) AS live WHERE reference IN ('crowd', 'gone')});
+my $gone = q{SELECT count(*) FROM kridtech.call_requests WHERE call_id = ANY (ARRAY(SELECT 'gone-' || n FROM generate_series(1, 200) AS n))};
+my $read = q{SELECT seq_tup_read FROM pg_stat_user_tables WHERE relid = 'kridtech.call_requests'::regclass};
+my $before = $d->sql($read);
+$d->set('kridtech.retention' => '30d');
+$d->sql_becomes($gone, 0, 'two hundred old ones go from among thousands', 90);
+my $pid = $d->dialer_pid;
+$d->sql('SELECT kridtech_restart_workers()');    # what it has counted it reports at its end
+ok(kt_wait(sub { my $now = $d->dialer_pid; $now && $now != $pid }), 'the dialer is another one');
+cmp_ok($d->sql($read) - $before, '<', 100 * 3000, 'the one before has not read all of them for each');
+is($d->sql(q{SELECT count(*) FILTER (WHERE r.id IS NULL), count(*) FILTER (WHERE r.reference = 'crowd') FROM kridtech.call_attempts AS a LEFT JOIN kridtech.call_requests AS r ON r.id = a.request_id}),
+	'0|6000', 'with their attempts, whatever came of them, and no others');
+
 # ---- calls go on -----------------------------------------------------------------------------------------------------------
 
 $d->sql(q{SELECT kridtech_resume('acct-1')});

@@ -49,6 +49,23 @@ a_date_that_is_none_reads_as_absent(void **state)
 	}
 }
 
+/* The one is the answer's fault, the other the network's. */
+static void
+an_answer_that_is_no_http_is_told_from_one_that_broke_off(void **state)
+{
+	KtHttpAnswer no_http = answer_to_text("SSH-2.0-nope\r\n");
+	KtHttpAnswer no_gzip = answer_to_text("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n"
+	                                      "Content-Length: 4\r\n\r\nabcd");
+	KtHttpAnswer cut = answer_to_text("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabcd");
+	KtHttpAnswer whole = answer_to_text("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+
+	(void) state;
+	assert_true(no_http.curl_code != 0 && no_http.bytes_sent > 0 && no_http.unreadable);
+	assert_true(no_gzip.curl_code != 0 && no_gzip.unreadable);
+	assert_true(cut.curl_code != 0 && !cut.unreadable);
+	assert_true(whole.curl_code == 0 && !whole.unreadable);
+}
+
 static void
 an_interim_answer_is_passed_over(void **state)
 {
@@ -98,15 +115,30 @@ retry_after_is_read_as_seconds_or_date_and_never_negative(void **state)
 	assert_int_equal(retry_after_of("  120 "), 120);
 	seconds = retry_after_of(http_date(time(NULL) + 60));
 	assert_in_range(seconds, 50, 61);
-	assert_true(retry_after_of(http_date(time(NULL) - 3600)) < 0);
-	assert_true(retry_after_of("0") < 0);
-	assert_true(retry_after_of("-5") < 0);
-	assert_true(retry_after_of("soon") < 0);
-	assert_true(retry_after_of("") < 0);
-	/* whatever libcurl makes of these, it is an absent value or a wait */
-	assert_true(retry_after_of("99999999999999999999999999") != 0);
-	assert_true(retry_after_of("9223372036854775807") != 0);
-	assert_true(retry_after_of("1e9") != 0);
+	assert_int_equal(retry_after_of(http_date(time(NULL) - 3600)), 0);
+	assert_int_equal(retry_after_of("0"), 0);
+	assert_int_equal(retry_after_of("000"), 0);
+	assert_int_equal(retry_after_of("-5"), -1);
+	assert_int_equal(retry_after_of("soon"), -1);
+	assert_int_equal(retry_after_of(""), -1);
+	assert_int_equal(retry_after_of("1e9"), -1);
+	assert_true(retry_after_of("99999999999999999999999999") > 3600);
+	assert_true(retry_after_of("9223372036854775807") > 3600);
+}
+
+/* The API's clock is an hour behind ours: its date means a minute all the same. */
+static void
+a_retry_after_date_is_read_against_the_apis_own_clock(void **state)
+{
+	char text[512];
+	char date[64];
+
+	(void) state;
+	snprintf(date, sizeof(date), "%s", http_date(time(NULL) - 3600));
+	snprintf(text, sizeof(text),
+	         "HTTP/1.1 429 Slow Down\r\nRetry-After: %s\r\nDate: %s\r\nContent-Length: 0\r\n\r\n",
+	         http_date(time(NULL) - 3540), date);
+	assert_in_range(answer_to_text(text).retry_after, 59, 61);
 }
 
 /* The first answer has a Retry-After, the second on the same handle has not. */
@@ -186,6 +218,7 @@ an_endless_answer_is_cut_and_takes_bounded_memory(void **state)
 		perform(client, &result);
 		assert_int_not_equal(result.answer.curl_code, 0);
 		assert_int_equal(result.answer.too_large, answers[i].ours);
+		assert_true(result.answer.unreadable);
 		assert_true(result.answer.bytes_sent > 0);
 		assert_true(result.answer.body_len <= 1000);
 		assert_true(heap_in_use() <= before + (size_t) 1024 * 1024);
@@ -313,8 +346,10 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		http_test(an_answer_is_given_with_status_body_date_and_time),
 		http_test(a_date_that_is_none_reads_as_absent),
+		http_test(an_answer_that_is_no_http_is_told_from_one_that_broke_off),
 		http_test(an_interim_answer_is_passed_over),
 		http_test(retry_after_is_read_as_seconds_or_date_and_never_negative),
+		http_test(a_retry_after_date_is_read_against_the_apis_own_clock),
 		http_test(nothing_of_an_answer_remains_for_the_next),
 		http_test(an_endless_answer_is_cut_and_takes_bounded_memory),
 		http_test(an_endless_header_line_is_an_error),

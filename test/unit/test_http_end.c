@@ -81,10 +81,10 @@ an_abort_while_resolving_returns_at_once_and_sends_nothing_later(void **state)
 	(void) state;
 	hold_resolver();
 	transfer = submit(client);
-	STEP_UNTIL(client, atomic_load(&resolver_inside) == 1);
+	STEP_UNTIL(client, atomic_load(&resolver_inside) >= 1);
 	assert_int_equal(abort_promptly(client, transfer), 0);
 	expect_works_after(client);
-	assert_int_equal(atomic_load(&resolver_inside), 1);
+	assert_true(atomic_load(&resolver_inside) >= 1);
 	release_resolver();
 	STEP_UNTIL(client, atomic_load(&resolver_inside) == 0);
 	step_for(client, 700); /* libcurl asks its resolver each 250 ms at the latest */
@@ -107,7 +107,7 @@ an_abort_while_resolving_does_not_use_a_kept_connection_later(void **state)
 	(void) state;
 	hold_resolver();
 	transfer = submit(client);
-	STEP_UNTIL(client, atomic_load(&resolver_inside) == 1);
+	STEP_UNTIL(client, atomic_load(&resolver_inside) >= 1);
 	(void) abort_promptly(client, transfer);
 	/* while that one is stuck, a connection to the same port comes into being */
 	snprintf(url, sizeof(url), "http://127.0.0.1:%d/", server->port);

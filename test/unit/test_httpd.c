@@ -617,12 +617,37 @@ when_all_places_are_taken_the_slowest_head_makes_room(void **state)
 	slow[0] = connect_plain();
 	slow[1] = connect_plain();
 	say(slow[0], "POST /webhook/secret HTTP/1.1\r\nX-Slow: ");
+	say(slow[1], "POST");
 	UNTIL(counters().connections == 2);
 	honest = connect_plain();
 	post(honest, "{}");
 	UNTIL(count_answers(honest) == 1);
 	UNTIL(slow[0]->ended);
 	assert_false(slow[1]->ended);
+	assert_true(server.steps < 30);
+	end_server();
+}
+
+static void
+who_has_said_nothing_makes_room_before_who_has_begun(void **state)
+{
+	KtHttpdOptions options = default_options();
+	Client *slow;
+	Client *mute;
+	Client *honest;
+
+	(void) state;
+	options.max_connections = 2;
+	begin_server(&options);
+	slow = connect_plain();
+	say(slow, "POST /webhook/secret HTTP/1.1\r\nX-Slow: ");
+	mute = connect_plain();
+	UNTIL(counters().connections == 2);
+	honest = connect_plain();
+	post(honest, "{}");
+	UNTIL(count_answers(honest) == 1);
+	UNTIL(mute->ended);
+	assert_false(slow->ended);
 	assert_true(server.steps < 30);
 	end_server();
 }
@@ -714,7 +739,8 @@ without_descriptors_the_server_pauses_and_recovers(void **state)
 	(void) state;
 	begin_server(&options);
 	open = connect_plain();
-	UNTIL(counters().connections == 1);
+	post(open, "{}");
+	UNTIL(count_answers(open) == 1);
 	exhausted = true;
 	accepts = 0;
 	client = connect_plain();
@@ -722,7 +748,7 @@ without_descriptors_the_server_pauses_and_recovers(void **state)
 	assert_true(let_pass(450 * MS) <= 12);
 	assert_in_range(accepts, 2, 6);
 	post(open, "{}");
-	UNTIL(count_answers(open) == 1);
+	UNTIL(count_answers(open) == 2);
 	exhausted = false;
 	UNTIL(count_answers(client) == 1);
 	end_server();
@@ -1272,6 +1298,7 @@ main(void)
 		cmocka_unit_test(a_connection_that_has_just_been_answered_is_not_closed_for_room),
 		cmocka_unit_test(nobody_makes_room_for_none),
 		cmocka_unit_test(when_all_places_are_taken_the_slowest_head_makes_room),
+		cmocka_unit_test(who_has_said_nothing_makes_room_before_who_has_begun),
 		cmocka_unit_test(a_body_on_its_way_is_never_given_up_for_room),
 		cmocka_unit_test(one_address_gets_no_more_than_its_share),
 		cmocka_unit_test(a_trusted_proxy_and_loopback_have_no_share),

@@ -62,6 +62,8 @@ a_transfer_that_failed_after_its_first_byte_is_unknown_or_a_lost_read(void **sta
 		KtEvidence evidence = {.transfer_failed = true, .bytes_sent = sent[i]};
 
 		expect("a read", evidence, KT_OUTCOME_LOST);
+		evidence.unreadable = true;
+		expect("a read whose answer cannot be read", evidence, KT_OUTCOME_UNDOCUMENTED);
 		evidence.places_call = true;
 		expect("a call", evidence, KT_OUTCOME_UNKNOWN);
 		/* 429 in the header lines of an answer that broke off proves nothing */
@@ -258,7 +260,7 @@ check_invariant(const KtEvidence *evidence)
 		assert_true(evidence->transfer_failed && evidence->bytes_sent == 0);
 }
 
-/* 1,000 statuses x 512 shapes: one bit for each yes or no, two for each field. */
+/* 1,000 statuses x 1,024 shapes: one bit for each yes or no, two for each field. */
 static void
 nothing_was_applied_is_never_said_without_proof(void **state)
 {
@@ -269,7 +271,7 @@ nothing_was_applied_is_never_said_without_proof(void **state)
 	{
 		int bits;
 
-		for (bits = 0; bits < 512; bits++)
+		for (bits = 0; bits < 1024; bits++)
 		{
 			KtEvidence evidence = {
 				.places_call = bits & 1,
@@ -279,6 +281,7 @@ nothing_was_applied_is_never_said_without_proof(void **state)
 				.has_all_fields = bits & 16,
 				.success = (KtSuccess) (bits >> 5 & 3),
 				.call_id = (KtCallId) (bits >> 7 & 3),
+				.unreadable = bits & 512,
 				.status = status,
 			};
 
@@ -429,7 +432,7 @@ only_what_proves_that_nothing_was_applied_is_queued_again(void **state)
 	}
 }
 
-/* The same from the evidence on: 1,000 statuses x 512 shapes. */
+/* The same from the evidence on: 1,000 statuses x 1,024 shapes. */
 static void
 no_evidence_without_proof_leads_back_to_the_queue(void **state)
 {

@@ -108,6 +108,39 @@ a_retry_after_is_clamped_to_a_second_and_an_hour(void **state)
 		assert_int_equal(kt_retry_after(cases[i].seconds), cases[i].wait);
 }
 
+static void
+a_number_of_seconds_is_read_whatever_its_length_and_nothing_else_is(void **state)
+{
+	static const struct
+	{
+		const char *value;
+		int64_t seconds;
+	} cases[] = {
+		{"0", 0},
+		{"7", 7},
+		{" \t120 \r\n", 120},
+		{"0000000000000000000000000007", 7},
+		{"31535999", 31535999},
+		{"31536001", 31536000},
+		{"99999999999999999999999999999999999999", 31536000},
+		{"", -1},
+		{" ", -1},
+		{"-5", -1},
+		{"+5", -1},
+		{"1.5", -1},
+		{"1e9", -1},
+		{"1 2", -1},
+		{"soon", -1},
+	};
+	size_t i;
+
+	(void) state;
+	for (i = 0; i < lengthof(cases); i++)
+		assert_int_equal(kt_retry_seconds(cases[i].value, strlen(cases[i].value)),
+		                 cases[i].seconds);
+	assert_int_equal(kt_retry_seconds("5\0", 2), -1);
+}
+
 int
 main(void)
 {
@@ -117,6 +150,7 @@ main(void)
 		cmocka_unit_test(a_count_of_failures_that_cannot_be_is_harmless),
 		cmocka_unit_test(those_that_failed_together_do_not_come_back_together),
 		cmocka_unit_test(a_retry_after_is_clamped_to_a_second_and_an_hour),
+		cmocka_unit_test(a_number_of_seconds_is_read_whatever_its_length_and_nothing_else_is),
 	};
 
 	return cmocka_run_group_tests_name("retry", tests, NULL, NULL);
