@@ -170,10 +170,11 @@ kt_archive_clean(const KtArchiveClaim *claim)
 	return run_under(claim, &clean, values);
 }
 
+/* The lock does what a foreign key's check would: no piece outlives a recording that is deleted meanwhile. */
 static KtStatement append = {
 	"INSERT INTO kridtech.recording_chunks (call_id, seq, data) SELECT r.call_id, $3, $4"
 	" FROM kridtech.recordings AS r"
-	" WHERE r.call_id = $1 AND r.state = 'fetching' AND r.attempts = $2",
+	" WHERE r.call_id = $1 AND r.state = 'fetching' AND r.attempts = $2 FOR KEY SHARE",
 	SPI_OK_INSERT,
 	{TEXTOID, INT4OID, INT4OID, BYTEAOID, InvalidOid},
 	NULL};

@@ -96,6 +96,7 @@ UNION ALL SELECT format('column %s.%s %s %s %s %s %s %s', attrelid::regclass, at
 UNION ALL SELECT format('constraint %s %s %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid), obj_description(oid, 'pg_constraint')) FROM pg_constraint WHERE conrelid IN (SELECT oid FROM relation)
 UNION ALL SELECT format('index %s %s', pg_get_indexdef(indexrelid), obj_description(indexrelid, 'pg_class')) FROM pg_index WHERE indrelid IN (SELECT oid FROM relation)
 UNION ALL SELECT format('trigger %s %s %s', pg_get_triggerdef(oid), tgenabled, obj_description(oid, 'pg_trigger')) FROM pg_trigger WHERE tgrelid IN (SELECT oid FROM relation) AND NOT tgisinternal
+UNION ALL SELECT format('key of %s by %s %s', tgrelid::regclass, tgfoid::regproc, tgenabled) FROM pg_trigger WHERE tgrelid IN (SELECT oid FROM relation) AND tgisinternal
 UNION ALL SELECT format('view %s %s', oid::regclass, pg_get_viewdef(oid)) FROM relation WHERE relkind = 'v'
 UNION ALL SELECT format('sequence %s %s %s %s', seqrelid::regclass, seqtypid::regtype, seqincrement, seqcache) FROM pg_sequence WHERE seqrelid IN (SELECT oid FROM relation)
 UNION ALL SELECT format('function %s %s', pg_get_functiondef(oid), proacl) FROM function
