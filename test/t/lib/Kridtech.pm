@@ -162,11 +162,11 @@ sub kt_run
 	return $out;
 }
 
-# Waits until a piece of code returns true; false after so many seconds (10).
+# Waits until a piece of code returns true; false after so many seconds (10), or more under valgrind.
 sub kt_wait
 {
 	my ($code, $seconds) = @_;
-	my $end = time + ($seconds // 10);
+	my $end = time + ($seconds // 10) * ($ENV{VALGRIND} ? 5 : 1);
 	while (1)
 	{
 		my $result = $code->();
