@@ -203,7 +203,7 @@ sub updates
 	is($r->post($r->webhook("call_$database")), 200, "$name: the receiver receives");
 	is($d->sql($workers), $pids, "$name: by the same workers");
 	$d->sql(q{UPDATE pg_extension SET extversion = '99.0' WHERE extname = 'kridtech'});
-	kt_wait(sub { $d->health('dialer') =~ /99/ && $d->health('receiver') =~ /99/ }, 20);
+	kt_wait(sub { $d->health('dialer') =~ /version 99/ && $d->health('receiver') =~ /version 99/ }, 20);
 	like($d->health($_), qr/^f\|.*the library is version \Q$present\E, the extension's objects are version 99\.0(?:; last webhook .*)?$/, "$name: objects of a version yet to come stop the $_") for 'dialer', 'receiver';
 	$d->sql("UPDATE pg_extension SET extversion = '$present' WHERE extname = 'kridtech'");
 	ok($d->dials && $r->receives, "$name: until the versions agree again");
