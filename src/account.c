@@ -53,33 +53,6 @@ registered_key_file(const char *account_id)
 	return file;
 }
 
-static const char *
-words_of_fault(KtKeyFault fault)
-{
-	switch (fault)
-	{
-		case KT_KEY_OK:
-			return NULL;
-		case KT_KEY_MISSING:
-			return "does not exist";
-		case KT_KEY_UNREADABLE:
-			return "cannot be read";
-		case KT_KEY_NOT_A_FILE:
-			return "is not a regular file";
-		case KT_KEY_OWNER:
-			return "does not belong to the server's user";
-		case KT_KEY_MODE:
-			return "has permissions other than 0600 and 0400";
-		case KT_KEY_EMPTY:
-			return "is empty";
-		case KT_KEY_TOO_LONG:
-			return "is too long for an API key";
-		case KT_KEY_CHARACTERS:
-			return "holds a character that no API key has";
-	}
-	return NULL;
-}
-
 /* The key in a file, palloc'd, or NULL and *problem, which names the file and never its content. */
 static char *
 read_key(const char *file, char **problem)
@@ -94,10 +67,11 @@ read_key(const char *file, char **problem)
 	if (fault == KT_KEY_OK)
 		key = pnstrdup(buf.data, buf.len);
 	else if (fault == KT_KEY_UNREADABLE)
-		*problem =
-			psprintf("API key file \"%s\" %s: %s", file, words_of_fault(fault), strerror(err));
+		*problem = psprintf("API key file \"%s\" %s: %s", file,
+		                    kt_keyfile_words(fault, KT_RULE_SECRET), strerror(err));
 	else
-		*problem = psprintf("API key file \"%s\" %s", file, words_of_fault(fault));
+		*problem =
+			psprintf("API key file \"%s\" %s", file, kt_keyfile_words(fault, KT_RULE_SECRET));
 	kt_buf_free(&buf);
 	return key;
 }
