@@ -351,8 +351,8 @@ chunk_size(const KtWebhook *webhooks, int n)
 	return i;
 }
 
-static void
-store_all(const KtWebhook *webhooks, int n, KtStored *stored)
+void
+kt_events_store(const KtWebhook *webhooks, int n, KtStored *stored)
 {
 	MemoryContext context;
 	MemoryContext caller;
@@ -373,31 +373,6 @@ store_all(const KtWebhook *webhooks, int n, KtStored *stored)
 	}
 	MemoryContextSwitchTo(caller);
 	kt_owner_end(&owner);
-}
-
-/*
- * An error's detail may hold the row, that is, words of a transcript, and errors are logged.
- */
-void
-kt_events_store(const KtWebhook *webhooks, int n, KtStored *stored)
-{
-	MemoryContext context = CurrentMemoryContext;
-
-	PG_TRY();
-	{
-		store_all(webhooks, n, stored);
-	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		error->detail = NULL;
-		ReThrowError(error);
-	}
-	PG_END_TRY();
 }
 
 KtStored

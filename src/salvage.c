@@ -2,7 +2,8 @@
  * Deliveries that do not become an event at once: what goes to the inbox, and what comes back from it.
  *
  * An event that fails must not take its batch along: each gets a subtransaction of its own, to the end of which
- * what is deferred is brought forward, so that it raises what it raises there and not at the commit. Should the commit fail all the same, the receiver keeps the whole batch (kt_events_keep()).
+ * what is deferred is brought forward, so that it raises what it raises there and not at the commit. Should the
+ * commit fail all the same, the receiver keeps the whole batch (kt_events_keep()).
  */
 #include "postgres.h"
 

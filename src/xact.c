@@ -17,6 +17,8 @@
  * PostgreSQL gives up with a WARNING. So every cancel is noted, for who promises more than the local disk. (A flush
  * that hangs in the kernel cannot be cancelled at all.)
  *
+ * Words. An error's detail may hold a row's values: a phone number, a transcript. What a unit logs leaves it out.
+ *
  * Pins. A trigger or default on our tables can SET something in this session. What worker.c pins is
  * therefore put back before each unit, and once more right before the commit, behind deferred triggers.
  */
@@ -221,6 +223,8 @@ roll_back(MemoryContext context, int *sqlstate, char *error, size_t size)
 	*sqlstate = data->sqlerrcode;
 	if (error != NULL)
 		strlcpy(error, data->message != NULL ? data->message : "", size);
+	if (data->detail != NULL)
+		errdetail_log("It may hold values of a row and is not logged.");
 	FreeErrorData(data);
 	EmitErrorReport();
 	AbortCurrentTransaction();

@@ -420,6 +420,20 @@ my $good = $d->url;
 	$d->becomes($id, 'placed', 'then it goes on');
 }
 
+# ---- a result that the table refuses ------------------------------------------------------------------------
+
+{
+	$d->no_scenarios;
+	$d->sql(q{ALTER TABLE kridtech.call_requests ADD CONSTRAINT odd CHECK (state <> 'placed' OR to_number <> '+4930285001') NOT VALID});
+	my $id = $d->queue('+4930285001');
+	ok(kt_wait(sub { $d->log =~ /violates check constraint "odd"\n.*DETAIL:  It may hold values of a row and is not logged/ }),
+		'the log says which constraint refuses a result');
+	unlike($d->log, qr/4930285001/, 'and does not show the number');
+	$d->sql('ALTER TABLE kridtech.call_requests DROP CONSTRAINT odd');
+	$d->becomes($id, 'placed', 'once the constraint is gone the result is recorded');
+	is($d->k('+4930285001'), 1, 'K = 1');
+}
+
 # ---- too many unknown ---------------------------------------------------------------------------------------
 
 {

@@ -165,6 +165,21 @@ my $id = $r->sql(q{SELECT id FROM kridtech.webhook_inbox WHERE call_id = 'poison
 is($r->sql("SELECT kridtech_replay_webhook($id)"), 't', 'kridtech_replay_webhook() makes an event of a kept one');
 is($r->deliveries('poison_1') . $r->kept('poison_1'), 1, 'which leaves the inbox');
 
+# ---- what neither table takes ------------------------------------------------------------------------------------
+
+$r->sql(q{
+	CREATE OR REPLACE FUNCTION public.judge() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN
+		IF NEW.call_id = 'refused' THEN RAISE EXCEPTION 'not this one'; END IF;
+		RETURN NULL;
+	END $$;
+	ALTER TABLE kridtech.webhook_inbox ADD CONSTRAINT no_errors CHECK (reason <> 'error') NOT VALID});
+is($r->post($r->webhook('refused')), 503, 'a webhook that neither table takes is answered with 503');
+$r->sql('ALTER TABLE kridtech.webhook_inbox DROP CONSTRAINT no_errors');
+my $log = PostgreSQL::Test::Utils::slurp_file($r->{node}->logfile);
+like($log, qr/violates check constraint "no_errors"\n.*DETAIL:  It may hold values of a row and is not logged/, 'the log says why');
+unlike($log, qr/Failing row contains/, 'and shows nothing of the body');
+
 # ---- a receiver that starts while a table is locked ----------------------------------------------------------------
 
 $locker->query('BEGIN; LOCK TABLE kridtech.webhook_events IN ACCESS EXCLUSIVE MODE');
