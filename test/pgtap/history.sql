@@ -120,7 +120,7 @@ BEGIN;
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_bitmapscan = off;
 SELECT alike(test.plan_of(test.recipe('A lead''s calls', 2)), '%call_requests_number on call_requests%Index Cond: (to_number = %calls_number_idx%Index Cond: (to_number = %', 'which goes by the indexes on the number');
-SELECT alike(test.plan_of(test.recipe('The last call of each lead on a page')), '%call_requests_pkey on call_requests%Index Cond: (id = %call_requests_reference on call_requests%Index Cond: (reference = %', 'the last call of each lead is looked up first, and its history read then');
+SELECT alike(test.plan_of(test.recipe('The last call of each lead on a page')), '%call_requests_reference on call_requests%Index Cond: (reference = %call_requests_pkey on call_requests%Index Cond: (id = %', 'the last call of each lead is looked up first, and its history read then');
 COMMIT;
 SELECT results_eq(test.recipe('The last call of each lead on a page'), $$VALUES (1::bigint, 'Ann', 'unknown', NULL, '2026-01-02 10:00+00'::timestamptz), (2, 'Bob', 'placed', 'completed', '2026-01-01 11:00:05+00'),
                   (3, 'Cy', 'placed', 'completed', '2026-01-01 12:00+00'), (14, 'Zoe', NULL, NULL, NULL)$$, 'the last call of each lead on a page');
