@@ -30,12 +30,12 @@ check_history_space()
 		fail "history: $rows calls take $((need >> 30)) GB below $W, and $((free >> 30)) GB are free: set ROWS lower, or TMPDIR to another disk"
 }
 
-# For each of the tables, one command.
+# A command for each of the tables, which stand where @ does.
 history_tables()
 {
 	local table
 	for table in $HISTORY_TABLES; do
-		printf "$1;\n" "$table"
+		printf '%s;\n' "${1//@/$table}"
 	done
 }
 
@@ -48,8 +48,8 @@ prepare_history()
 	psql_do 'SELECT pg_reload_conf()' >/dev/null
 	history_psql <<-SQL
 		CREATE EXTENSION kridtech;
-		$(history_tables 'ALTER TABLE %s SET UNLOGGED')
-		$(history_tables 'ALTER TABLE %s SET (autovacuum_enabled = off, toast.autovacuum_enabled = off)')
+		$(history_tables 'ALTER TABLE @ SET UNLOGGED')
+		$(history_tables 'ALTER TABLE @ SET (autovacuum_enabled = off, toast.autovacuum_enabled = off)')
 		CREATE UNLOGGED TABLE leads AS SELECT n AS id, 'lead ' || n AS name, '+49' || 3000000000 + n AS phone
 			FROM generate_series(0, $rows::bigint / 3) AS n;
 		ALTER TABLE leads ADD PRIMARY KEY (id);
@@ -138,7 +138,7 @@ settle_history()
 {
 	local options='ANALYZE'
 	[ "$PG_MAJOR" -lt 14 ] || options='ANALYZE, PROCESS_TOAST false'
-	history_psql < <(history_tables "VACUUM ($options) %s")
+	history_psql < <(history_tables "VACUUM ($options) @")
 	history_psql -c 'VACUUM ANALYZE leads'
 	psql_do 'ALTER SYSTEM RESET fsync'
 	logged "$W/restart.log" as_server "$PG_BIN/pg_ctl" -D "$W/server/data" -l "$PG_LOG" -m fast -w -t 600 restart
@@ -167,12 +167,8 @@ measure()
 	awk -v name="$name" '/^latency average/ { printf "%-28s %.2f ms\n", name, $4 }' "$W/bench.out"
 }
 
-bench_history()
+ask_history()
 {
-	local ROWS=${ROWS:-1000000} began=$SECONDS size
-	load_history "$ROWS"
-	size=$(history_psql -c 'SELECT pg_size_pretty(pg_database_size(current_database()))')
-	say "history: $ROWS calls, $size, loaded in $((SECONDS - began)) s"
 	measure 'a call by call_id' 2000 '\set n random(0, :rows - 1)
 		SELECT * FROM kridtech.call_history WHERE call_id = concat('"'call_'"', :n::int);'
 	measure 'a call by request_id' 2000 '\set n random(1, :rows)
@@ -194,5 +190,14 @@ bench_history()
 		SELECT count(*) FROM kridtech.missing_webhooks AS m
 		WHERE m.created_at >= timestamptz '"'2025-01-01'"' + :n * interval '"'1 day'"' AND m.created_at < timestamptz '"'2025-01-02'"' + :n * interval '"'1 day'"';'
 	measure 'a list that says nothing new' 50 'SELECT kridtech_sync_calls();'
+}
+
+bench_history()
+{
+	local ROWS=${ROWS:-1000000} began=$SECONDS size
+	load_history "$ROWS"
+	size=$(history_psql -c 'SELECT pg_size_pretty(pg_database_size(current_database()))')
+	say "history: $ROWS calls, $size, loaded in $((SECONDS - began)) s"
+	ask_history
 	psql_do 'DROP DATABASE history'
 }

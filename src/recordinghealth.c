@@ -3,10 +3,10 @@
  * fetching is stuck.
  *
  * A recording that cannot be had is not a fault of ours, and one among many need wake nobody. False are: nothing
- * moves although something is due; of the last day's not one could be fetched; one that waits has used up half of
- * the time in which it may be fetched. What waits and what came last is read by its index, each to a bound, so that
- * it stays cheap with millions of recordings. When something last moved stands in shared memory: a recording that
- * was fetched, a piece of one, or an attempt that came to nothing.
+ * moves although something is due; events do not become rows; of the last day's not one could be fetched; one that
+ * waits has used up half of the time in which it may be fetched. Everything is read by its index, to a bound, so that
+ * it stays cheap with millions of recordings. When something last moved stands in shared memory: a piece of a
+ * recording that was stored, or an attempt that came to its end.
  */
 #include "postgres.h"
 
@@ -29,7 +29,14 @@
 /* So many attempts at one recording without success are more than a file that comes into place a little late. */
 #define PATIENT_ATTEMPTS "3"
 
-/* $1: now. A volatile function in its place would read more than the day. */
+/* Events older than this have been found, however long a walk through all of them takes; so many are looked at. */
+#define UNSEEN_SECONDS SECS_PER_HOUR
+#define UNSEEN_BOUND_TEXT "100"
+
+/*
+ * $1: now; $2, $3: between which times an event that has no row should have one. Volatile functions in their place
+ * would read more than that time.
+ */
 static KtStatement question = {
 	"WITH waiting AS MATERIALIZED (SELECT r.next_attempt_at, r.received_at FROM kridtech.recordings AS r"
 	"  WHERE r.state = 'waiting' ORDER BY r.next_attempt_at, r.call_id LIMIT " BOUND_TEXT "),"
@@ -38,14 +45,18 @@ static KtStatement question = {
 	"  ORDER BY r.received_at DESC, r.call_id DESC LIMIT " BOUND_TEXT ")"
 	" SELECT w.n, w.oldest, w.due, l.fetched, l.failed, l.tried,"
 	" (SELECT count(*) FROM kridtech.recordings AS r WHERE r.state = 'fetching'),"
-	" (SELECT e.error FROM lately AS e WHERE e.error IS NOT NULL ORDER BY e.received_at DESC LIMIT 1)"
+	" (SELECT e.error FROM lately AS e WHERE e.error IS NOT NULL ORDER BY e.received_at DESC LIMIT 1),"
+	" (SELECT count(*) FROM (SELECT e.call_id FROM kridtech.webhook_events AS e"
+	"  WHERE e.recording_url IS NOT NULL AND e.verified_by IS NOT NULL AND e.received_at BETWEEN $2 AND $3"
+	"  ORDER BY e.received_at DESC, e.call_id DESC LIMIT " UNSEEN_BOUND_TEXT ") AS e"
+	"  WHERE NOT EXISTS (SELECT FROM kridtech.recordings AS r WHERE r.call_id = e.call_id))"
 	" FROM (SELECT count(*) AS n, min(received_at) AS oldest, min(next_attempt_at) AS due FROM waiting) AS w,"
 	" (SELECT count(*) FILTER (WHERE state = 'fetched') AS fetched,"
 	"   count(*) FILTER (WHERE state = 'failed') AS failed,"
 	"   count(*) FILTER (WHERE state = 'waiting' AND attempts >= " PATIENT_ATTEMPTS ") AS tried"
 	"   FROM lately) AS l",
 	SPI_OK_SELECT,
-	{TIMESTAMPTZOID, InvalidOid},
+	{TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, InvalidOid},
 	NULL};
 
 typedef struct Stock
@@ -57,14 +68,27 @@ typedef struct Stock
 	int64 failed;
 	int64 tried; /* waiting, after some attempts */
 	int64 fetching;
-	char *error; /* the newest of the last day, or NULL */
+	char *error;  /* the newest of the last day, or NULL */
+	int64 unseen; /* events of the last day without a row */
 } Stock;
+
+/* Since when events are looked for: what is older is not fetched anew. */
+static TimestampTz
+reach(TimestampTz now)
+{
+	int64 seconds = Min(SECS_PER_DAY, kt_recording_max_age);
+
+	if (kt_retention > 0)
+		seconds = Min(seconds, kt_retention);
+	return now - seconds * USECS_PER_SEC;
+}
 
 static void
 read_stock(Stock *stock, TimestampTz now)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	Datum values[] = {TimestampTzGetDatum(now)};
+	Datum values[] = {TimestampTzGetDatum(now), TimestampTzGetDatum(reach(now)),
+	                  TimestampTzGetDatum(now - UNSEEN_SECONDS * USECS_PER_SEC)};
 	KtOwner owner;
 	char *error;
 
@@ -79,6 +103,7 @@ read_stock(Stock *stock, TimestampTz now)
 	stock->tried = kt_statement_int64(0, 6);
 	stock->fetching = kt_statement_int64(0, 7);
 	error = kt_statement_text(0, 8);
+	stock->unseen = kt_statement_int64(0, 9);
 	stock->error = error == NULL ? NULL : MemoryContextStrdup(caller, error);
 	kt_owner_end(&owner);
 }
@@ -149,6 +174,8 @@ find_fault(const Stock *stock, TimestampTz now)
 		return "no dialer runs, which fetches them: ";
 	if (is_stuck(stock, moved, now))
 		return "nothing is being fetched, see the row dialer and the log: ";
+	if (stock->unseen > 0)
+		return "events of more than an hour ago are not taken up, see the log: ";
 	if (stock->fetched == 0 && stock->failed + stock->tried > 0)
 		return "none of the last day's could be fetched: ";
 	if (is_in_danger(stock, now))

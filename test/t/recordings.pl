@@ -295,6 +295,14 @@ $d->sql('DROP TRIGGER refuse ON kridtech.recordings');
 hurry($opposed);
 is(settled($opposed, 'fetched', 40)->{attempts}, 2, 'and is fetched later');
 
+# An event that does not become a row.
+$d->sql('CREATE TRIGGER refuse BEFORE INSERT ON kridtech.recordings FOR EACH ROW EXECUTE FUNCTION refuse_whole()');
+my $unseen = event($server->url('ok/1013'), received_at => $d->sql(q{SELECT now() - interval '2 hours'}));
+like($d->health('recordings'), qr/^f\|events of more than an hour ago are not taken up, see the log: /, 'health says that an event is not taken up');
+$d->sql('DROP TRIGGER refuse ON kridtech.recordings');
+settled($unseen, 'fetched', 60);
+like($d->health('recordings'), qr/^t\|/, 'until it is');
+
 # What is due, and what nothing comes of: health says so, but not before a download could have taken as long.
 $d->set('kridtech.recording_timeout' => '100ms');
 $d->sql('CREATE TRIGGER refuse BEFORE UPDATE ON kridtech.recordings FOR EACH ROW EXECUTE FUNCTION refuse_whole()');
