@@ -174,11 +174,11 @@ ask_history()
 	measure 'a call by request_id' 2000 '\set n random(1, :rows)
 		SELECT * FROM kridtech.call_history WHERE request_id = :n;'
 	measure 'calls by reference' 2000 '\set n random(0, :rows / 3 - 1)
-		SELECT * FROM kridtech.call_history WHERE reference = :n::text;'
+		SELECT created_at, state, call_status, duration_ms, cost FROM kridtech.call_history WHERE reference = :n::text;'
 	measure 'calls by number' 2000 '\set n random(0, :rows / 3 - 1)
-		SELECT * FROM kridtech.call_history WHERE to_number = concat('"'+49'"', 3000000000 + :n);'
-	measure 'the same, no transcripts' 2000 '\set n random(0, :rows / 3 - 1)
 		SELECT created_at, direction, call_status, duration_ms FROM kridtech.call_history WHERE to_number = concat('"'+49'"', 3000000000 + :n);'
+	measure 'the same with transcripts' 2000 '\set n random(0, :rows / 3 - 1)
+		SELECT * FROM kridtech.call_history WHERE to_number = concat('"'+49'"', 3000000000 + :n);'
 	measure 'last call of 100 leads' 200 '\set n random(0, :rows / 3 - 101)
 		SELECT l.id, l.name, h.state, h.call_status, h.created_at FROM (SELECT * FROM leads WHERE id >= :n ORDER BY id LIMIT 100) AS l
 		LEFT JOIN LATERAL (SELECT * FROM kridtech.call_history AS c WHERE c.request_id = (SELECT r.id FROM kridtech.call_requests AS r
