@@ -141,11 +141,11 @@ extern void kt_shmem_report(KtSlot *slot, bool ok, const char *status);
 /* The same for the polling of the list; since is kept while ok stays the same. */
 extern void kt_shmem_report_sync(KtSlot *slot, bool ok, const char *status);
 
-/* Sets when the dialer got on with a recording: now. Locks. */
-extern void kt_shmem_report_fetch(KtSlot *slot);
-
-/* The same as the first for the launcher. True when something changed. */
+/* The same for the launcher. True when something changed. */
 extern bool kt_shmem_report_launcher(bool ok, const char *status);
+
+/* The dialer has got on with a recording, now. Locks. */
+extern void kt_shmem_report_fetch(KtSlot *slot);
 
 static inline void
 kt_count(KtSlot *slot, KtCounter counter, uint64 n)
