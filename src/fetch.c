@@ -266,6 +266,7 @@ run(Unit *unit, const char *activity, KtXactWork work)
 	if (kt_xact_run(activity, work, unit, NULL, error, sizeof(error)) == KT_XACT_DONE)
 	{
 		f->failures = 0;
+		kt_shmem_report_fetch(f->slot);
 		return true;
 	}
 	f->failures++;

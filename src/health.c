@@ -16,6 +16,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "receiverhealth.h"
+#include "recordinghealth.h"
 #include "settings.h"
 #include "shmem.h"
 #include "utils/builtins.h"
@@ -345,6 +346,20 @@ report_queue(Report *report)
 		put_health(report, "queue", GOOD, description, queue.oldest);
 }
 
+/* ---- recordings, if they are fetched -------------------------------------------------------------------- */
+
+static void
+report_recordings(Report *report)
+{
+	KtRecordingHealth health;
+
+	if (!kt_recordings)
+		return;
+	kt_recording_health(&health);
+	put_health(report, "recordings", health.applies ? (health.ok ? GOOD : BAD) : NEITHER,
+	           health.detail, health.since);
+}
+
 /* ---- credentials ---------------------------------------------------------------------------------------- */
 
 /* What is wrong with an account's key, or NULL. The key itself is gone when this returns. */
@@ -450,10 +465,13 @@ kridtech_health(PG_FUNCTION_ARGS)
 	{
 		put_health(&report, "queue", BAD, problem, 0);
 		put_health(&report, "credentials", BAD, problem, 0);
+		if (kt_recordings)
+			put_health(&report, "recordings", BAD, problem, 0);
 		return (Datum) 0;
 	}
 	report_queue(&report);
 	report_credentials(&report);
+	report_recordings(&report);
 	report_pauses(&report);
 	return (Datum) 0;
 }

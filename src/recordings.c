@@ -321,6 +321,8 @@ fetch_step(int64 now)
 		chore->recovered =
 			kt_xact_run("recovering recordings", recover_work, NULL, NULL, NULL, 0) == KT_XACT_DONE;
 		chore->walk_at = chore->recovered ? 0 : now + FAILURE_US;
+		if (chore->recovered)
+			kt_shmem_report_fetch(chore->slot);
 	}
 	else if ((fetch = find_due(now)) != NULL)
 	{

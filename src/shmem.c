@@ -115,6 +115,7 @@ kt_shmem_claim(Oid database, KtRole role)
 	slot->status[0] = slot->sync_status[0] = '\0';
 	slot->sync_ok = false;
 	slot->sync_since = 0;
+	slot->fetch_at = 0;
 	slot->since = GetCurrentTimestamp();
 	slot->connections = slot->kept = 0;
 	slot->tls = false;
@@ -166,6 +167,14 @@ kt_shmem_report_sync(KtSlot *slot, bool ok, const char *status)
 		slot->sync_since = GetCurrentTimestamp();
 	slot->sync_ok = ok;
 	strlcpy(slot->sync_status, status, sizeof(slot->sync_status));
+	LWLockRelease(kt_shared->lock);
+}
+
+void
+kt_shmem_report_fetch(KtSlot *slot)
+{
+	LWLockAcquire(kt_shared->lock, LW_EXCLUSIVE);
+	slot->fetch_at = GetCurrentTimestamp();
 	LWLockRelease(kt_shared->lock);
 }
 

@@ -90,6 +90,7 @@ typedef struct KtSlot
 	bool sync_ok;      /* the polling of the list works */
 	char sync_status[KT_MAX_STATUS];
 	TimestampTz sync_since; /* when sync_ok became what it is */
+	TimestampTz fetch_at;   /* when the dialer last got on with a recording, 0: not yet */
 	bool urgent;  /* something of a higher priority than 0 was queued since the last look */
 	bool restart; /* kridtech_restart_workers() asks it to end */
 
@@ -142,6 +143,9 @@ extern void kt_shmem_report_sync(KtSlot *slot, bool ok, const char *status);
 
 /* The same for the launcher. True when something changed. */
 extern bool kt_shmem_report_launcher(bool ok, const char *status);
+
+/* The dialer has got on with a recording, now. Locks. */
+extern void kt_shmem_report_fetch(KtSlot *slot);
 
 static inline void
 kt_count(KtSlot *slot, KtCounter counter, uint64 n)

@@ -1,6 +1,6 @@
 -- One truth per call: call_history and missing_webhooks, and the recipes of doc/analytics.md.
 \ir lib/begin.sql
-SELECT plan(36);
+SELECT plan(38);
 SET timezone = 'UTC';
 
 -- every combination of request, API record and webhook
@@ -116,6 +116,12 @@ SELECT results_eq(test.recipe('A lead''s calls'), $$VALUES ('2026-01-02 10:00+00
                   'a lead''s calls by reference');
 SELECT results_eq(test.recipe('A lead''s calls', 2), $$VALUES ('2026-01-02 10:00+00'::timestamptz, 'outbound', NULL, NULL::bigint), ('2026-01-01 10:00:05+00', 'outbound', 'completed', 94321)$$,
                   'and by number');
+BEGIN;
+SET LOCAL enable_seqscan = off;
+SET LOCAL enable_bitmapscan = off;
+SELECT alike(test.plan_of(test.recipe('A lead''s calls', 2)), '%call_requests_number on call_requests%Index Cond: (to_number = %calls_number_idx%Index Cond: (to_number = %', 'which goes by the indexes on the number');
+SELECT alike(test.plan_of(test.recipe('The last call of each lead on a page')), '%call_requests_reference on call_requests%Index Cond: (reference = %call_requests_pkey on call_requests%Index Cond: (id = %', 'the last call of each lead is looked up first, and its history read then');
+COMMIT;
 SELECT results_eq(test.recipe('The last call of each lead on a page'), $$VALUES (1::bigint, 'Ann', 'unknown', NULL, '2026-01-02 10:00+00'::timestamptz), (2, 'Bob', 'placed', 'completed', '2026-01-01 11:00:05+00'),
                   (3, 'Cy', 'placed', 'completed', '2026-01-01 12:00+00'), (14, 'Zoe', NULL, NULL, NULL)$$, 'the last call of each lead on a page');
 SELECT results_eq(test.recipe('A day''s totals'), $$VALUES ('completed', 1::bigint, 94::bigint, 34::numeric), ('ongoing', 1, 12, 4.5)$$, 'a day''s totals');

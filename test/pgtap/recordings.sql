@@ -1,6 +1,6 @@
 -- The tables of recordings: their columns, what they refuse, how content is read, who may.
 \ir lib/begin.sql
-SELECT plan(63);
+SELECT plan(68);
 
 SELECT has_pk('kridtech', 'recordings', 'recordings has a primary key');
 SELECT col_is_pk('kridtech', 'recordings', 'call_id', 'a call has one recording');
@@ -100,4 +100,28 @@ DROP ROLE recordings_nobody, recordings_listener, recordings_reader;
 
 -- the walk through the events and the claim go by an index, however many there are
 SELECT has_index('kridtech', 'webhook_events', 'webhook_events_recording_idx', ARRAY['received_at', 'call_id'], 'events with a recording have an index by time');
+
+-- health, where no dialer fetches: what it counts, and that it reads no more than it shows
+DELETE FROM kridtech.recordings;
+SELECT is((SELECT count(*) FROM kridtech.health WHERE component = 'recordings'), 0::bigint, 'while kridtech.recordings is off health has no row for recordings');
+SELECT test.configure('kridtech.recordings', 'on');
+SELECT is(h::text, '(recordings,f,"no dialer runs, which fetches them: 0 waiting, 0 being fetched; of the last day''s 0 fetched, 0 failed",)', 'while it is on there is one, which says that nobody fetches')
+  FROM kridtech.health AS h WHERE component = 'recordings';
+INSERT INTO kridtech.recordings (call_id, state, attempts, received_at, next_attempt_at, error, bytes, sha256, fetched_at) VALUES
+    ('waits', 'waiting', 1, now() - interval '3 hours', now() + interval '1 hour', 'an error', NULL, NULL, NULL),
+    ('waits longer', 'waiting', 0, now() - interval '5 hours', now() + interval '2 hours', NULL, NULL, NULL, NULL),
+    ('is fetched', 'fetching', 1, now(), NULL, NULL, NULL, NULL, NULL),
+    ('was fetched', 'fetched', 1, now(), NULL, NULL, 1, sha256('x'), now()),
+    ('failed', 'failed', 1, now() - interval '1 hour', NULL, 'the last error', NULL, NULL, NULL),
+    ('failed long ago', 'failed', 1, now() - interval '25 hours', NULL, 'an old one', NULL, NULL, NULL);
+SELECT alike(detail, '%: 2 waiting (the oldest since %, the next attempt from %), 1 being fetched; of the last day''s 1 fetched, 1 failed; last error: the last error', 'it counts what waits, and what came of the last day''s')
+  FROM kridtech.health WHERE component = 'recordings';
+SELECT is((since = (SELECT min(received_at) FROM kridtech.recordings WHERE state = 'waiting'), strpos(detail, 'since ' || date_trunc('second', since)::timestamp) > 0)::text, '(t,t)', 'and says since when the oldest waits') FROM kridtech.health WHERE component = 'recordings';
+INSERT INTO kridtech.recordings (call_id, received_at, next_attempt_at) SELECT 'many ' || n, now() - interval '2 days', now() + interval '1 day' FROM generate_series(1, 20000) n;
+INSERT INTO kridtech.recordings (call_id, state, next_attempt_at, received_at) SELECT 'many failed ' || n, 'failed', NULL, now() FROM generate_series(1, 20000) n;
+ANALYZE kridtech.recordings;
+SELECT alike(detail, '%: at least 10000 waiting %, at least 10000 failed%', 'beyond ten thousand it does not count')
+  FROM kridtech.health WHERE component = 'recordings';
+SELECT test.configure_as_before();
+
 SELECT * FROM finish();

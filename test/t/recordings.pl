@@ -73,6 +73,9 @@ sub hurry
 
 # ---- what is fetched is exactly what was sent ------------------------------------------------------------------
 
+settled(event("http://$here/ok/1"), 'failed');
+like($d->health('recordings'), qr/^f\|none of the last day's could be fetched: 0 waiting, 0 being fetched; of the last day's 0 fetched, 1 failed; last error: the URL is not https$/,
+	'health is not content where nothing can be fetched');
 my %size = (
 	'one byte' => 1, 'less than a piece' => 1000, 'one piece less a byte' => 262143, 'exactly one piece' => 262144,
 	'one piece and a byte' => 262145, 'exactly two pieces' => 524288, 'many pieces' => 2 * MB + 77777,
@@ -91,6 +94,8 @@ my $chunked = event($server->url('chunked/700000'));
 is(settled($chunked, 'fetched')->{hex}, sha256_hex(RecordingServer::content(700000)), 'a chunked answer is fetched whole');
 is($d->sql("SELECT substr(data, 1, 8) = '00000004' FROM kridtech.recording_chunks WHERE call_id = '$chunked' AND seq = 1"), 't',
 	'a piece begins at its number times its size');
+
+like($d->health('recordings'), qr/^t\|0 waiting, 0 being fetched; of the last day's 9 fetched, 1 failed; last error: /, 'one that fails among others worries nobody');
 
 my @head = map { split /\r\n/ } ($server->requests("/ok/1000"))[0];
 is_deeply([ map { lc((split /:/)[0]) } @head[ 1 .. $#head ] ], [ 'host', 'user-agent' ], 'nothing but Host and User-Agent is sent: no key, no cookie');
@@ -289,6 +294,28 @@ is(chunks($opposed), 0, 'without the pieces that were stored before');
 $d->sql('DROP TRIGGER refuse ON kridtech.recordings');
 hurry($opposed);
 is(settled($opposed, 'fetched', 40)->{attempts}, 2, 'and is fetched later');
+
+# An event that does not become a row.
+$d->sql('CREATE TRIGGER refuse BEFORE INSERT ON kridtech.recordings FOR EACH ROW EXECUTE FUNCTION refuse_whole()');
+my $unseen = event($server->url('ok/1013'), received_at => $d->sql(q{SELECT now() - interval '2 hours'}));
+like($d->health('recordings'), qr/^f\|events of more than an hour ago are not taken up, see the log: /, 'health says that an event is not taken up');
+$d->sql('DROP TRIGGER refuse ON kridtech.recordings');
+settled($unseen, 'fetched', 60);
+like($d->health('recordings'), qr/^t\|/, 'until it is');
+
+# What is due, and what nothing comes of: health says so, but not before a download could have taken as long.
+$d->set('kridtech.recording_timeout' => '100ms');
+$d->sql('CREATE TRIGGER refuse BEFORE UPDATE ON kridtech.recordings FOR EACH ROW EXECUTE FUNCTION refuse_whole()');
+$d->sql(q{INSERT INTO kridtech.recordings (call_id, next_attempt_at) VALUES ('held up', now() - interval '1 hour')});
+ok(kt_wait(sub { $d->health('recordings') =~ /^f\|nothing is being fetched, see the row dialer and the log: \d+ waiting/ }, 20), 'health says that the fetching is stuck')
+  or diag($d->health('recordings'));
+$d->sql('DROP TRIGGER refuse ON kridtech.recordings');
+settled('held up', 'failed', 60);
+ok(kt_wait(sub { $d->health('recordings') =~ /^t\|/ }), 'and when it goes on') or diag($d->health('recordings'));
+$d->sql(q{UPDATE kridtech.recordings SET received_at = now() - interval '4 days' WHERE call_id = (SELECT min(call_id) FROM kridtech.recordings WHERE state = 'waiting')});
+like($d->health('recordings'), qr/^f\|the oldest will be given up at kridtech.recording_max_age: /, 'and that one that waits has used up half of its time');
+$d->sql(q{UPDATE kridtech.recordings SET received_at = now() WHERE state = 'waiting'});
+$d->reset('kridtech.recording_timeout');
 
 # ---- memory, and calls beside a large download ---------------------------------------------------------------------
 
