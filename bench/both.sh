@@ -58,7 +58,7 @@ idle_statements()
 		row '' '' 'their statements: pg_stat_statements: not installed' ''
 		return
 	fi
-	psql_do "CREATE EXTENSION IF NOT EXISTS pg_stat_statements"
+	create_extension pg_stat_statements
 	[ "$PG_MAJOR" -lt 14 ] || setting compute_query_id on
 	setting pg_stat_statements.track all
 	dialer=$(worker_pid dialer)

@@ -93,7 +93,8 @@ bench_first_byte()
 	lone_calls lone.sql "${LONE_CALLS:-200}"
 	ours=$(lone_latency)
 	if [ -n "$version" ]; then
-		psql_do "CREATE EXTENSION IF NOT EXISTS pg_net"
+		create_extension pg_net
+		fresh_pg_net
 		lone_calls lone_pg_net.sql "${LONE_POSTS:-20}"
 		theirs="pg_net $version at rest, $(lone_latency)"
 	fi
@@ -104,10 +105,9 @@ bench_first_byte()
 lone_calls()
 {
 	curl -sS -o /dev/null -X POST "$URL/sim/reset"
-	psql_do "CREATE TABLE IF NOT EXISTS lone (number text, at timestamptz); TRUNCATE lone"
+	psql_do "SET client_min_messages = warning; DROP TABLE IF EXISTS lone, arrival; CREATE TABLE lone (number text, at timestamptz)"
 	as_server "$PG_BIN/psql" -qXAt -v ON_ERROR_STOP=1 -v n="$2" -v url="$URL/api/create-call" -f "$W/src/bench/$1"
 	curl -sS "$URL/sim/ledger" >"$W/ledger.json"
-	psql_do "SET client_min_messages = warning; DROP TABLE IF EXISTS arrival"
 	psql_do "CREATE TABLE arrival AS SELECT e ->> 'toNumber' AS number, (e ->> 'time')::timestamptz AS at
 		FROM jsonb_array_elements(pg_read_file('$W/ledger.json')::jsonb) e"
 }

@@ -8,6 +8,11 @@ extension_version()
 	psql_do "SELECT default_version FROM pg_available_extensions WHERE name = '$1'"
 }
 
+create_extension()
+{
+	psql_do "SET client_min_messages = warning; CREATE EXTENSION IF NOT EXISTS $1"
+}
+
 not_installed()
 {
 	row "$1" '' "$2: not installed" ''
@@ -108,13 +113,30 @@ dialer_round()
 	[ "$found" = 'each arrived once' ] || fail "the dialer: $found"
 }
 
+# Neither dead rows nor idle connections of an earlier row weigh on it.
+fresh_pg_net()
+{
+	local pid
+	pid=$(pg_net_pid)
+	psql_do "TRUNCATE net.http_request_queue, net._http_response; SELECT net.worker_restart()" >/dev/null
+	until [ -n "$(pg_net_pid)" ] && [ "$(pg_net_pid)" != "$pid" ]; do
+		sleep 0.1
+	done
+}
+
+# Once it is at rest.
+pg_net_pid()
+{
+	psql_do "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'pg_net%' AND state = 'idle'"
+}
+
 # pg_net_round PREFIX COUNT BATCH-SIZE: its answers are visible when its queue is seen empty. Adds to PREFIX_FATES.
 pg_net_round()
 {
 	local n=$2
 	local -n fates=$1_FATES
 	setting pg_net.batch_size "$3"
-	psql_do "TRUNCATE net._http_response"
+	fresh_pg_net
 	curl -sS -o /dev/null -X POST "$URL/sim/reset"
 	queue_and_answer "$1" \
 		"PERFORM net.http_post('$URL/api/create-call', jsonb_build_object('accountId', 'acct-1', 'toNumber', '+4930' || 1000000 + i,
@@ -130,12 +152,12 @@ fates()
 	printf '%s\n' "$@" | sort -u | paste -sd ';' | sed 's/;/; /g'
 }
 
-# Queueing and draining, against pg_net: with as many requests at a time, and with the batch that suits it best. (It
-# sends a batch, records its answers in the same transaction, rests for a second, takes the next.) Its tables are
-# unlogged: a crash empties them.
+# Queueing and draining, against pg_net: with as many requests at a time, and with the batch that suits it best, which is
+# all of them at once, a connection each, as far as descriptors go. (It takes a batch, sends it, records the answers, all
+# in one transaction, rests for a second, takes the next.) Its tables are unlogged: a crash empties them.
 bench_pg_net()
 {
-	local n=${CALLS_TO_POST:-10000} batch=${PG_NET_BATCH:-2000} version i
+	local n=${CALLS_TO_POST:-10000} batch version i
 	local -a DIALER_QUEUED=() DIALER_ANSWERED=()
 	local -a EQUAL_QUEUED=() EQUAL_ANSWERED=() EQUAL_FATES=() BEST_QUEUED=() BEST_ANSWERED=() BEST_FATES=()
 	version=$(extension_version pg_net)
@@ -143,7 +165,8 @@ bench_pg_net()
 		not_installed "queueing and draining $n" pg_net
 		return
 	fi
-	psql_do "CREATE EXTENSION IF NOT EXISTS pg_net"
+	batch=$((n < $(ulimit -n) / 2 ? n : $(ulimit -n) / 2))
+	create_extension pg_net
 	setting kridtech.max_concurrent_requests 256
 	for ((i = 0; i < (ROUNDS < 3 ? ROUNDS : 3); i++)); do
 		dialer_round "$n"
