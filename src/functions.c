@@ -172,7 +172,7 @@ kridtech_create_call(PG_FUNCTION_ARGS)
 	open_calling_account(kt_argument_account(fcinfo, 2), &account);
 	request.account_id = kt_convert_to_utf8(account.account_id);
 	id = kt_callrecord_begin(account.account_id, request.to_number,
-	                           PG_ARGISNULL(1) ? (Datum) 0 : PG_GETARG_DATUM(1), !PG_ARGISNULL(1));
+	                         PG_ARGISNULL(1) ? (Datum) 0 : PG_GETARG_DATUM(1), !PG_ARGISNULL(1));
 
 	kt_client_perform(&request, &account, &answer);
 	set_text(&values[0], &nulls[0], answer.fields.call_id);
