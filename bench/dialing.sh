@@ -85,21 +85,39 @@ bench_latency_bound()
 	compare 'draining at 100 ms' "$n" 'dialer' "Little's law"
 }
 
-# From just before COMMIT to the request's arrival at the API, one at a time on an idle queue.
+# From just before COMMIT to the request's arrival at the API, one at a time on an idle queue; and pg_net's.
 bench_first_byte()
 {
-	local n=${LONE_CALLS:-200}
+	local version ours theirs='pg_net: not installed'
+	version=$(extension_version pg_net)
+	lone_calls lone.sql "${LONE_CALLS:-200}"
+	ours=$(lone_latency)
+	if [ -n "$version" ]; then
+		create_extension pg_net
+		fresh_pg_net
+		lone_calls lone_pg_net.sql "${LONE_POSTS:-20}"
+		theirs="pg_net $version at rest, $(lone_latency)"
+	fi
+	row 'COMMIT to first byte' "$ours" "$theirs" ''
+}
+
+# lone_calls FILE COUNT: makes them, and has the times of COMMIT in the table lone, those of arrival in arrival.
+lone_calls()
+{
 	curl -sS -o /dev/null -X POST "$URL/sim/reset"
-	psql_do "CREATE TABLE IF NOT EXISTS lone (number text, at timestamptz); TRUNCATE lone"
-	as_server "$PG_BIN/psql" -qXAt -v ON_ERROR_STOP=1 -v n="$n" -f "$W/src/bench/lone.sql"
+	psql_do "SET client_min_messages = warning; DROP TABLE IF EXISTS lone, arrival; CREATE TABLE lone (number text, at timestamptz)"
+	as_server "$PG_BIN/psql" -qXAt -v ON_ERROR_STOP=1 -v n="$2" -v url="$URL/api/create-call" -f "$W/src/bench/$1"
 	curl -sS "$URL/sim/ledger" >"$W/ledger.json"
-	psql_do "SET client_min_messages = warning; DROP TABLE IF EXISTS arrival"
 	psql_do "CREATE TABLE arrival AS SELECT e ->> 'toNumber' AS number, (e ->> 'time')::timestamptz AS at
 		FROM jsonb_array_elements(pg_read_file('$W/ledger.json')::jsonb) e"
-	row 'COMMIT to first byte' "$(psql_do "SELECT format('p50 %s ms, p99 %s ms (%s calls)',
+}
+
+lone_latency()
+{
+	psql_do "SELECT format('p50 %s ms, p99 %s ms (%s calls)',
 			round(1000 * (percentile_cont(0.5) WITHIN GROUP (ORDER BY t))::numeric, 2),
 			round(1000 * (percentile_cont(0.99) WITHIN GROUP (ORDER BY t))::numeric, 2), count(*))
-		FROM (SELECT extract(epoch FROM a.at - l.at) AS t FROM lone l JOIN arrival a USING (number)) d")" '' ''
+		FROM (SELECT extract(epoch FROM a.at - l.at) AS t FROM lone l JOIN arrival a USING (number)) d"
 }
 
 # A transaction that keeps old versions of rows from being cleaned up, until close_transaction.
@@ -154,7 +172,7 @@ bench_dialer_cost()
 	until [ "$(stat_of in_flight)" -ge 1000 ]; do
 		sleep 0.02
 	done
-	pid=$(psql_do "SELECT pid FROM pg_stat_activity WHERE backend_type = 'kridtech dialer'")
+	pid=$(worker_pid dialer)
 	row 'memory of the dialer' "$(awk '/^RssAnon/ { print $2 }' "/proc/$pid/status") kB of its own" \
 		'10,000 requests queued, 1,000 in flight' ''
 	psql_do "SELECT kridtech_pause(reason => 'benchmark')" >/dev/null

@@ -236,7 +236,7 @@ webhook_member()
 
 receiver_pid()
 {
-	psql_do "SELECT pid FROM pg_stat_activity WHERE backend_type = 'kridtech receiver'"
+	worker_pid receiver
 }
 
 own_kb()
@@ -422,76 +422,4 @@ bench_receiving_big()
 	after=$(own_kb "$(receiver_pid)")
 	row 'twenty bodies of 16 MB at once' "$(latency_of big), $(failures_of big) failed" \
 		"memory before $((before / 1024)) MB, most $((peak / 1024)) MB, after $((after / 1024)) MB" ''
-}
-
-# ---- doing nothing, and doing both -----------------------------------------------------------------------------
-
-# idle_figures PID: CPU time in nanoseconds and the times it went to sleep.
-idle_figures()
-{
-	local cpu sleeps
-	read -r cpu _ <"/proc/$1/schedstat"
-	sleeps=$(awk '/^voluntary_ctxt_switches/ { print $2 }' "/proc/$1/status")
-	printf '%s %s\n' "$cpu" "$sleeps"
-}
-
-# Waits until what went before has been counted: processes report their transactions when they come to rest.
-settle()
-{
-	local before now
-	now=$(psql_do "SELECT sum(xact_commit) FROM pg_stat_database")
-	before=0
-	while [ $((now - before)) -gt 100 ]; do
-		sleep 12 # twice the receiver's longest rest
-		before=$now
-		now=$(psql_do "SELECT sum(xact_commit) FROM pg_stat_database")
-	done
-}
-
-# Each worker's CPU and wake-ups in 20 s in which nothing happens; and the statements of all of them.
-bench_idle()
-{
-	local seconds=20 pid type before statements
-	local -A began=()
-	prepare_receiving
-	receiver_serves http
-	psql_do "SELECT pid, replace(backend_type, 'kridtech ', '') FROM pg_stat_activity WHERE backend_type LIKE 'kridtech %'" |
-		tr '|' ' ' >"$W/workers"
-	settle
-	statements=$(psql_do "SELECT sum(xact_commit) FROM pg_stat_database")
-	while read -r pid type; do
-		began[$pid]=$(idle_figures "$pid")
-	done <"$W/workers"
-	sleep "$seconds" # what is measured is time
-	while read -r pid type; do
-		read -r -a before <<<"${began[$pid]}"
-		idle_figures "$pid" | awk -v cpu="${before[0]}" -v sleeps="${before[1]}" -v s="$seconds" \
-			'{ printf "%.3f %% of a core, %.1f wake-ups/s\n", ($1 - cpu) / s / 1e7, ($2 - sleeps) / s }' >"$W/idle"
-		row "an idle $type" "$(<"$W/idle")" '' ''
-	done <"$W/workers"
-	# Less this session's own.
-	row 'all idle workers' "$(psql_do "SELECT sum(xact_commit) - $statements - 1 FROM pg_stat_database" |
-		awk -v s="$seconds" '{ printf "%.1f transactions/s", $1 / s }')" '' ''
-}
-
-# Webhooks at an even rate while the dialer works through a queue.
-bench_mixed()
-{
-	local n=${CALLS_TO_DRAIN:-20000} rate=1000 ours load
-	prepare_receiving
-	ours=http://127.0.0.1:$RECEIVING_PORT/webhook
-	receiver_serves http
-	setting kridtech.max_concurrent_requests 256
-	OURS=() THEIRS=()
-	clear_events
-	queue_behind_pause "$n" 0
-	timed THEIRS drain "$n"
-	queue_behind_pause "$n" 0
-	load_round mixed kridtech "$((rate * 10))" "$ours" --connections 16 --rate "$rate" &
-	load=$!
-	timed OURS drain "$n"
-	wait "$load"
-	must_not_fail mixed
-	compare 'dialling beside 1,000 webhooks/s' "$n" 'dialer' 'without webhooks'
-	row 'webhooks meanwhile' "$(latency_of mixed)" '' ''
 }

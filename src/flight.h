@@ -10,6 +10,7 @@
 #include "gate.h"
 #include "http.h"
 #include "queue.h"
+#include "queueresults.h"
 #include "shmem.h"
 
 typedef struct KtFlight

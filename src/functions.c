@@ -12,7 +12,7 @@
 #include "convert.h"
 #include "extension.h"
 #include "fmgr.h"
-#include "queue.h"
+#include "callrecord.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
@@ -134,7 +134,7 @@ complete_record(int64 id, Datum call_id, Datum call_status, const KtClientAnswer
 	PG_TRY();
 	{
 		taken =
-			!kt_queue_record_placed(id, call_id, call_status, answer->http_status, answer->flagged);
+			!kt_callrecord_placed(id, call_id, call_status, answer->http_status, answer->flagged);
 	}
 	PG_CATCH();
 	{
@@ -171,8 +171,8 @@ kridtech_create_call(PG_FUNCTION_ARGS)
 	request.dynamic_variables = variables_argument(fcinfo, 1);
 	open_calling_account(kt_argument_account(fcinfo, 2), &account);
 	request.account_id = kt_convert_to_utf8(account.account_id);
-	id = kt_queue_record_begin(account.account_id, request.to_number,
-	                           PG_ARGISNULL(1) ? (Datum) 0 : PG_GETARG_DATUM(1), !PG_ARGISNULL(1));
+	id = kt_callrecord_begin(account.account_id, request.to_number,
+	                         PG_ARGISNULL(1) ? (Datum) 0 : PG_GETARG_DATUM(1), !PG_ARGISNULL(1));
 
 	kt_client_perform(&request, &account, &answer);
 	set_text(&values[0], &nulls[0], answer.fields.call_id);

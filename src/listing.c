@@ -11,7 +11,7 @@
 #include "background.h"
 #include "convert.h"
 #include "events.h"
-#include "queue.h"
+#include "queuebind.h"
 #include "utils/memutils.h"
 #include "xact.h"
 

@@ -15,7 +15,7 @@
 #include "catalog/pg_type.h"
 #include "extension.h"
 #include "match.h"
-#include "queue.h"
+#include "queuebind.h"
 #include "settings.h"
 #include "statement.h"
 #include "utils/builtins.h"

@@ -1,5 +1,5 @@
 /*
- * The results of a turn: into the tables by queue.c, what they teach about the accounts by gate.c, and into the
+ * The results of a turn: into the tables by queueresults.c, what they teach about the accounts by gate.c, and into the
  * counters.
  *
  * What they teach is written in a unit of its own, after the results are safe: somebody's open transaction on

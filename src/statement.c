@@ -8,6 +8,7 @@
 #include "catalog/pg_type.h"
 #include "extension.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
 
 uint64
 kt_statement_run(KtStatement *statement, Datum *values, const char *nulls)
@@ -47,6 +48,17 @@ kt_statement_int64(uint64 row, int column)
 	return isnull ? 0 : DatumGetInt64(value);
 }
 
+int64 *
+kt_statement_ids(void)
+{
+	int64 *ids = palloc(Max(SPI_processed, 1) * sizeof(int64));
+	uint64 i;
+
+	for (i = 0; i < SPI_processed; i++)
+		ids[i] = kt_statement_int64(i, 1);
+	return ids;
+}
+
 Datum
 kt_statement_array(Oid type, const KtParameter *elements, int n)
 {
@@ -69,4 +81,29 @@ kt_statement_array(Oid type, const KtParameter *elements, int n)
 	return PointerGetDatum(construct_md_array(
 		values, nulls, 1, &n, &lower, type, varies ? -1 : (wide ? 8 : 4),
 		wide ? FLOAT8PASSBYVAL : !varies, wide ? TYPALIGN_DOUBLE : TYPALIGN_INT));
+}
+
+Datum
+kt_statement_int8s(const int64 *values, int n)
+{
+	KtParameter *elements = palloc(Max(n, 1) * sizeof(KtParameter));
+	int i;
+
+	for (i = 0; i < n; i++)
+		elements[i] = (KtParameter){.value = Int64GetDatum(values[i])};
+	return kt_statement_array(INT8OID, elements, n);
+}
+
+Datum
+kt_statement_texts(const char **texts, int n)
+{
+	KtParameter *elements = palloc(Max(n, 1) * sizeof(KtParameter));
+	int i;
+
+	for (i = 0; i < n; i++)
+		if (texts == NULL || texts[i] == NULL)
+			elements[i] = (KtParameter){.isnull = true};
+		else
+			elements[i] = (KtParameter){.value = CStringGetTextDatum(texts[i])};
+	return kt_statement_array(TEXTOID, elements, n);
 }

@@ -8,7 +8,7 @@
 #include "utils/timestamp.h"
 
 /* Enough for every statement. */
-#define KT_MAX_PARAMETERS 14
+#define KT_MAX_PARAMETERS 16
 
 /* A statement; types end with InvalidOid. */
 typedef struct KtStatement
@@ -30,6 +30,9 @@ extern char *kt_statement_text(uint64 row, int column);
 extern int64 kt_statement_int64(uint64 row, int column);
 extern Datum kt_statement_datum(uint64 row, int column, bool *isnull);
 
+/* The first column of all rows that came back, which is an int8 and not NULL; palloc'd. */
+extern int64 *kt_statement_ids(void);
+
 /* A value of a row of parameters. */
 typedef struct KtParameter
 {
@@ -42,5 +45,9 @@ typedef struct KtParameter
  * empty: unnest() fills up what is shorter.
  */
 extern Datum kt_statement_array(Oid type, const KtParameter *elements, int n);
+
+/* The same of C values. texts (in the database's encoding) may hold NULLs, and be NULL as a whole. */
+extern Datum kt_statement_int8s(const int64 *values, int n);
+extern Datum kt_statement_texts(const char **texts, int n);
 
 #endif /* KT_STATEMENT_H */

@@ -10,6 +10,7 @@
 
 #include "extension.h"
 #include "http.h"
+#include "queuesweep.h"
 #include "utils/timestamp.h"
 #include "xact.h"
 

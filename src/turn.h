@@ -8,6 +8,7 @@
 #include "gate.h"
 #include "pace.h"
 #include "queue.h"
+#include "queueresults.h"
 #include "readiness.h"
 #include "retention.h"
 #include "shmem.h"

@@ -17,7 +17,7 @@
 #include "convert.h"
 #include "extension.h"
 #include "kept.h"
-#include "queue.h"
+#include "queuebind.h"
 #include "settings.h"
 #include "statement.h"
 #include "utils/builtins.h"
