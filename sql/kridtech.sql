@@ -116,7 +116,8 @@ COMMENT ON COLUMN kridtech.call_requests.finished_at IS 'When it came to a final
 CREATE SEQUENCE kridtech.call_attempts_id_seq AS bigint;
 
 -- fillfactor: a row is written when the attempt begins (some 100 bytes) and completed once (some 170), on the
--- same page, so that no index is touched again.
+-- same page, so that no index is touched again. For that no index may read what the completion sets; live,
+-- which stays true when the call was placed, it may.
 CREATE TABLE kridtech.call_attempts (
 	id           bigint PRIMARY KEY DEFAULT pg_catalog.nextval('kridtech.call_attempts_id_seq'::pg_catalog.regclass),
 	request_id   bigint NOT NULL,
@@ -140,9 +141,8 @@ ALTER SEQUENCE kridtech.call_attempts_id_seq OWNED BY kridtech.call_attempts.id;
 CREATE UNIQUE INDEX call_attempts_live_key ON kridtech.call_attempts (request_id) WHERE live;
 CREATE INDEX call_attempts_harmless_idx ON kridtech.call_attempts (request_id) WHERE NOT live;
 
--- What a human decided about, and that may have placed a call all the same.
-CREATE INDEX call_attempts_decided_idx ON kridtech.call_attempts (started_at)
-	WHERE NOT live AND outcome = 'unknown';
+-- To find what a human decided about, and that may have placed a call all the same.
+CREATE INDEX call_attempts_ended_idx ON kridtech.call_attempts (started_at) WHERE NOT live;
 
 COMMENT ON SEQUENCE kridtech.call_attempts_id_seq IS 'Numbers kridtech.call_attempts';
 COMMENT ON TABLE kridtech.call_attempts IS
@@ -151,7 +151,8 @@ COMMENT ON INDEX kridtech.call_attempts_pkey IS 'The attempt''s number';
 COMMENT ON INDEX kridtech.call_attempts_live_key IS
 	'At most one attempt of a request may have been applied: a double dial is a constraint violation';
 COMMENT ON INDEX kridtech.call_attempts_harmless_idx IS 'A request''s attempts that proved to have applied nothing';
-COMMENT ON INDEX kridtech.call_attempts_decided_idx IS 'Attempts that a human decided about';
+COMMENT ON INDEX kridtech.call_attempts_ended_idx IS
+	'Attempts that proved to have applied nothing, or that a human decided about, by their time';
 COMMENT ON COLUMN kridtech.call_attempts.id IS 'The attempt''s number';
 COMMENT ON COLUMN kridtech.call_attempts.request_id IS 'The request: kridtech.call_requests.id';
 COMMENT ON COLUMN kridtech.call_attempts.epoch IS 'The dialer''s run that made it';

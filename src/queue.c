@@ -33,15 +33,24 @@ kt_queue_replan(void)
 char *
 kt_queue_make_ref(int64 id)
 {
-	uint8 bytes[(KT_REF_SIZE - 1 - REF_ID_DIGITS) / 2];
+	static const char hex[] = "0123456789abcdef";
+	static uint8 random[64 * (KT_REF_SIZE - 1 - REF_ID_DIGITS) / 2]; /* asking for it costs */
+	static Size used = sizeof(random);
 	char *ref = palloc(KT_REF_SIZE);
-	size_t i;
+	int i;
 
-	if (!pg_strong_random(bytes, sizeof(bytes)))
+	if (used == sizeof(random) && !pg_strong_random(random, sizeof(random)))
 		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not get random bytes")));
-	snprintf(ref, KT_REF_SIZE, "%012llx", (unsigned long long) id & UINT64CONST(0xFFFFFFFFFFFF));
-	for (i = 0; i < sizeof(bytes); i++)
-		snprintf(ref + REF_ID_DIGITS + 2 * i, 3, "%02x", bytes[i]);
+	if (used == sizeof(random))
+		used = 0;
+	for (i = 0; i < REF_ID_DIGITS; i++)
+		ref[i] = hex[(id >> (4 * (REF_ID_DIGITS - 1 - i))) & 0xF];
+	for (; i < KT_REF_SIZE - 1; i += 2)
+	{
+		ref[i] = hex[random[used] >> 4];
+		ref[i + 1] = hex[random[used++] & 0xF];
+	}
+	ref[i] = '\0';
 	return ref;
 }
 

@@ -102,6 +102,62 @@ SELECT is(test.queued_by('INSERT INTO test.leads VALUES (30001, repeat(''long ''
 SELECT is(test.state_of('INSERT INTO test.leads SELECT i, repeat(md5(i::text), 3000), ''+14155550100'' FROM generate_series(30002, 30102) i'), '00000', 'many long values are queued');
 SELECT is((SELECT count(*) FROM kridtech.call_requests r JOIN test.leads l ON r.reference = l.id::text WHERE l.id BETWEEN 30002 AND 30102 AND r.dynamic_variables ->> 'name' = l.name), 101::bigint, 'each with its own');
 
+-- what somebody has added to the table holds for each of many rows
+CREATE FUNCTION test.leads_with(ddl text, leads text DEFAULT 'SELECT i, ''x'', ''+14155550100'' FROM generate_series(70001, 70300) i') RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    result text;
+BEGIN
+    EXECUTE ddl;
+    result := test.state_of('INSERT INTO test.leads ' || leads);
+    IF result = '00000' THEN
+        PERFORM set_config('enable_seqscan', 'off', true);
+        SELECT count(*) INTO result FROM kridtech.call_requests WHERE reference LIKE '7000%';
+    END IF;
+    RAISE 'undo' USING ERRCODE = 'KT001', DETAIL = result;
+EXCEPTION
+    WHEN SQLSTATE 'KT001' THEN
+        GET STACKED DIAGNOSTICS result = PG_EXCEPTION_DETAIL;
+        RETURN result;
+END
+$$;
+SELECT is(test.leads_with(ddl), expected, ddl)
+  FROM (VALUES ('SELECT', '9'), ('ALTER TABLE kridtech.call_requests ADD CHECK (reference <> ''70299'') NOT VALID', '23514'), ('ALTER TABLE kridtech.call_requests ADD CHECK (id < 0) NOT VALID', '23514'),
+               ('ALTER TABLE kridtech.call_requests ADD CHECK (priority = 1 OR reference <> ''70299'') NOT VALID', '23514'), ('ALTER TABLE kridtech.call_requests ADD CHECK (call_requests IS NOT NULL OR call_requests.reference <> ''70299'') NOT VALID', '23514'),
+               ('CREATE UNIQUE INDEX ON kridtech.call_requests ((reference::int % 299)) WHERE reference >= ''70001'' AND reference <= ''70300''', '23505'),
+               ('CREATE UNIQUE INDEX ON kridtech.call_requests (priority) WHERE reference IN (''70002'', ''70299'')', '23505'),
+               ('CREATE INDEX ON kridtech.call_requests (reference text_pattern_ops) WHERE reference LIKE ''7000%''', '9'),
+               ('CREATE UNIQUE INDEX ON kridtech.call_requests (created_at) WHERE priority = 1', '9')) AS v(ddl, expected);
+SELECT is(test.leads_with('ALTER TABLE kridtech.call_requests ADD CHECK (jsonb_typeof(dynamic_variables -> ''name'') = ''string'') NOT VALID', 'SELECT i, CASE WHEN i < 70300 THEN ''x'' END, ''+14155550100'' FROM generate_series(70001, 70300) i'), '23514', 'a constraint on a variable');
+SELECT is(test.leads_with('ALTER TABLE kridtech.call_requests DROP CONSTRAINT call_requests_to_number_check, ADD CONSTRAINT call_requests_to_number_check CHECK (to_number ~ ''^\+1[0-9]*$'') NOT VALID',
+                          'SELECT i, ''x'', CASE WHEN i < 70300 THEN ''+14155550100'' ELSE ''+4930123456'' END FROM generate_series(70001, 70300) i'), '23514', 'one of the table''s own that was altered');
+BEGIN;
+CREATE TABLE test.keyless (phone text);
+CREATE TRIGGER call AFTER INSERT ON test.keyless FOR EACH ROW EXECUTE FUNCTION kridtech_call_trigger('phone');
+DELETE FROM kridtech.call_requests;
+ALTER TABLE kridtech.call_requests ALTER reference SET NOT NULL;
+INSERT INTO test.leads SELECT i, 'x', '+14155550100' FROM generate_series(70001, 70002) i;
+SELECT is(test.state_of('INSERT INTO test.keyless VALUES (''+14155550100'')'), '23502', 'a NOT NULL that was added holds for the next row of the same kind');
+ALTER TABLE kridtech.call_requests ALTER reference DROP NOT NULL, ADD CHECK (current_setting('test.open', true) IS DISTINCT FROM 'no');
+INSERT INTO test.keyless VALUES ('+14155550100');
+SET LOCAL test.open = 'no';
+SELECT is(test.state_of('INSERT INTO test.keyless VALUES (''+14155550100'')'), '23514', 'a constraint that depends on more than the row is asked again');
+ROLLBACK;
+BEGIN;
+ALTER TABLE kridtech.call_requests ADD CHECK (created_by <> 'pgtap_t_other') NOT VALID, ADD CHECK (priority < 5) NOT VALID, ADD CHECK (not_after IS NULL OR not_after < '2998-01-01') NOT VALID, ADD CHECK (account_id <> 'closed') NOT VALID;
+CREATE ROLE pgtap_t_other;
+CREATE FUNCTION test.mixed() RETURNS text LANGUAGE sql AS $$
+    SELECT string_agg(test.state_of(call), ' ') FROM unnest(ARRAY['SELECT kridtech_queue_call(''+14155550100'')', 'SELECT kridtech_queue_call(''+14155550100'', priority => 5)', 'SELECT kridtech_queue_call(''+14155550100'', priority => 4)',
+        'SELECT kridtech_queue_call(''+14155550100'', not_after => ''2999-01-01'')', 'SELECT kridtech_queue_call(''+14155550100'', account_id => ''open'')', 'SELECT kridtech_queue_call(''+14155550100'', account_id => ''closed'')',
+        'SELECT kridtech_queue_call(''+14155550100'')']) call
+$$;
+SELECT is(test.mixed(), '00000 23514 00000 23514 00000 23514 00000', 'constraints on what most rows have alike hold when it changes');
+GRANT EXECUTE ON FUNCTION kridtech_queue_call TO pgtap_t_other;
+GRANT USAGE ON SCHEMA test TO pgtap_t_other;
+SELECT kridtech_queue_call('+14155550100') \g /dev/null
+SET LOCAL ROLE pgtap_t_other;
+SELECT is(test.state_of('SELECT kridtech_queue_call(''+14155550100'')'), '23514', 'another role''s rows are asked by themselves');
+ROLLBACK;
+
 -- rolled back
 SELECT count(*) AS before FROM kridtech.call_requests \gset
 BEGIN;
