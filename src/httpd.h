@@ -72,6 +72,7 @@ typedef struct KtHttpdCounters
 	uint64_t answers_4xx;
 	uint64_t answers_5xx;
 	uint64_t timeouts;       /* connections closed for being too slow */
+	uint64_t cut_for_room;   /* or before, for others */
 	uint64_t bytes_received; /* of bodies */
 } KtHttpdCounters;
 
