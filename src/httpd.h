@@ -134,6 +134,9 @@ extern void kt_httpd_quiesce(KtHttpd *httpd);
 /* Answers still on their way out to their clients: give it steps until there are none, then destroy it. */
 extern int kt_httpd_leaving(const KtHttpd *httpd);
 
+/* How many connections it holds at a time: max_connections. */
+extern int kt_httpd_places(const KtHttpd *httpd);
+
 /* Connections on which something goes on: those that are open, less those between two requests. */
 extern int kt_httpd_busy(const KtHttpd *httpd);
 
