@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -164,14 +165,12 @@ typedef struct LongTcpInfo
 	uint32_t snd_wnd;
 } LongTcpInfo;
 
-/* False where the kernel does not say. */
-static bool
+/* How much of it the kernel knows: an old one fills less, the rest is 0. */
+static socklen_t
 ask_kernel(const KtHconn *conn, void *info, socklen_t size)
 {
-	socklen_t len = size;
-
 	memset(info, 0, size);
-	return getsockopt(conn->fd, IPPROTO_TCP, TCP_INFO, info, &len) == 0 && len == size;
+	return getsockopt(conn->fd, IPPROTO_TCP, TCP_INFO, info, &size) == 0 ? size : 0;
 }
 
 /* The kernel counts in its ticks, of up to 10 ms: less than two of them is now. */
@@ -188,20 +187,21 @@ kt_hconn_last_bytes(const KtHconn *conn)
 {
 	struct tcp_info info;
 
-	return ask_kernel(conn, &info, sizeof(info)) ? when(&info) : kt_httpd_now();
+	return ask_kernel(conn, &info, sizeof(info)) > 0 ? when(&info) : kt_httpd_now();
 }
 
 bool
 kt_hconn_hear(const KtHconn *conn, KtHconnHeard *heard)
 {
 	LongTcpInfo info;
+	socklen_t known = ask_kernel(conn, &info, sizeof(info));
 
-	if (!ask_kernel(conn, &info, sizeof(info)))
+	if (known < offsetof(LongTcpInfo, segs_out))
 		return false;
 	heard->last = when(&info.known);
 	heard->trip = info.known.tcpi_rtt;
 	heard->nothing = info.bytes_received == 0 && info.data_segs_in == 0;
-	heard->trickle = info.bytes_received > 0 && info.rcv_ooopack == 0 &&
+	heard->trickle = known == sizeof(info) && info.bytes_received > 0 && info.rcv_ooopack == 0 &&
 	                 info.bytes_received < (uint64_t) info.data_segs_in * LEAST_SEGMENT;
 	return true;
 }
