@@ -332,36 +332,47 @@ bench_receiving_lone()
 }
 
 # Legitimate webhooks at an even rate, each on a connection of its own, beside connections that only hold: where
-# there is room for all of them, and where kridtech.webhook_max_connections is at its default.
+# there is room for all of them, and where kridtech.webhook_max_connections is at its default; then over TLS.
 bench_receiving_held()
 {
-	local places how
+	local places
 	prepare_receiving
 	receiver_serves http
 	for places in 2000 256; do
 		setting kridtech.webhook_max_connections "$places"
-		held_round none "$places" --fresh
-		for how in idle drip; do
-			held_round "$how" "$places" "--$how" 1000
-			row "beside 1,000 that $([ $how = idle ] && echo 'send nothing' || echo drip)" \
-				"$(latency_of "held_$how$places"), $HELD_MB MB more memory" \
-				"$(printf 'without them %s; room for %s' "$(latency_of "held_none$places")" "$places")" ''
-		done
+		held_rows http "$places"
 	done
+	receiver_tls on
+	held_rows https "$places"
+	receiver_tls off
 	psql_do "ALTER SYSTEM RESET kridtech.webhook_max_connections"
 	psql_do "SELECT pg_reload_conf()" >/dev/null
 }
 
-# held_round HOW PLACES option...: HELD_MB is what the receiver grew by.
+# held_rows SCHEME PLACES
+held_rows()
+{
+	local how name=$1$2
+	local -A what=([idle]='send nothing' [drip]='drip' [lines]='drip lines')
+	held_round none "$1" "$2"
+	for how in idle drip lines; do
+		held_round "$how" "$1" "$2" "--$how" 1000
+		row "beside 1,000 that ${what[$how]}" \
+			"$(latency_of "held_$how$name"), $HELD_MB MB more memory" \
+			"$(printf 'without them %s; %s, room for %s' "$(latency_of "held_none$name")" "$1" "$2")" ''
+	done
+}
+
+# held_round HOW SCHEME PLACES option...: HELD_MB is what the receiver grew by.
 held_round()
 {
-	local name=held_$1$2 before pid
-	shift 2
+	local name=held_$1$2$3 url=$2://127.0.0.1:$RECEIVING_PORT/webhook before pid
+	shift 3
 	clear_events
 	pid=$(receiver_pid)
 	before=$(own_kb "$pid")
 	watch_memory "$pid"
-	load_round "$name" kridtech 2000 "http://127.0.0.1:$RECEIVING_PORT/webhook" --connections 2000 --fresh --rate 200 "$@"
+	load_round "$name" kridtech 2000 "$url" --connections 2000 --fresh --rate 200 "$@"
 	HELD_MB=$((($(watched_memory) - before) / 1024))
 	must_not_fail "$name"
 }

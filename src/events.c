@@ -231,6 +231,15 @@ store_items(KtNewEvent *items, int n)
 const char kt_events_suppressed[] =
 	"the row was deleted meanwhile, or a trigger or rule on kridtech.webhook_events suppressed it";
 
+/* Equal for equal deliveries; another call's is another, as good as always. */
+static uint32
+hash_of(const KtWebhook *w)
+{
+	if (w->call_id != NULL)
+		return hash_bytes((const unsigned char *) w->call_id, (int) strlen(w->call_id));
+	return hash_bytes((const unsigned char *) w->raw, (int) w->raw_len);
+}
+
 /*
  * Which earlier delivery of the batch each one equals; itself where there is none. counts[i] is how many equal
  * the ith.
@@ -246,7 +255,7 @@ find_twins(const KtWebhook *webhooks, int n, int *twins, int *counts)
 	{
 		const KtWebhook *w = &webhooks[i];
 
-		hashes[i] = hash_bytes((const unsigned char *) w->raw, (int) w->raw_len);
+		hashes[i] = hash_of(w);
 		counts[i] = 0;
 		for (j = 0; j < i; j++)
 			if (hashes[j] == hashes[i] && webhooks[j].raw_len == w->raw_len &&

@@ -36,10 +36,19 @@
 #define PATIENCE_US 1000000
 
 /*
- * Who has not sent a byte makes room sooner: a client begins to speak when it has connected, and what it says
- * travels right behind its acknowledgement. A thousand sockets that are merely held open delay nobody for long.
+ * Some need not be waited for so long, since a client's first message, a head or TLS's hello, travels in one flight,
+ * right behind the acknowledgement that connects it. Who has sent nothing may have lost it on the way; it is sent
+ * again after 200 ms. Who has sent a little has no more to say. To either comes the time for a round trip or two, and
+ * it counts from when the client fell silent or connected, if that was before it was let in: so however many only
+ * hold a connection, who comes behind them does not wait for one round of places after the other.
  */
-#define MUTE_US 100000
+#define MUTE_US 250000
+#define TRICKLE_US 100000
+#define TRIPS 2
+
+/* A client that has time left is looked at again after so long at most, at whole multiples of the second. */
+#define LOOK_US 100000
+#define LOOK_STEP_US 10000
 
 /* ---- one connection ------------------------------------------------------------------------------- */
 
@@ -82,78 +91,149 @@ let_in(KtHttpd *httpd, int fd, struct sockaddr_storage *peer, socklen_t len)
 
 /* ---- who makes room when all places are taken -------------------------------------------------------------- */
 
-/* The longest connected one of those that have had their time to speak and have said nothing; or NULL. */
+/* What is wrong with a client that owes us a head. */
+typedef enum Debt
+{
+	DEBT_NOT_DUE, /* nothing yet */
+	DEBT_MUTE,    /* it has said nothing at all */
+	DEBT_TRICKLE, /* it has sent a little of its first message, and keeps the rest back */
+	DEBT_SLOW     /* it has had the patience that everybody has */
+} Debt;
+
+/*
+ * Does what it has sent of its first message speak against it? Over TLS a client that we have said something to may be
+ * waiting for us; what a trusted proxy sends is what it gets. Who has sent a request before is known.
+ */
+static bool
+is_judged_by_little(const KtHttpd *httpd, const KtHconn *conn)
+{
+	return !conn->met && !conn->spoken &&
+	       !kt_haddress_within(&conn->peer, httpd->options.proxies, httpd->options.nproxies);
+}
+
+static int64_t
+end_of_time(const KtHconn *conn, const KtHconnHeard *heard, int64_t time)
+{
+	int64_t from = heard->last < conn->since ? heard->last : conn->since;
+	int64_t end = from + time + TRIPS * heard->trip;
+
+	return end < conn->since + PATIENCE_US ? end : conn->since + PATIENCE_US;
+}
+
+/* *due is when it is wrong, if nothing more comes. */
+static Debt
+debt_of(const KtHttpd *httpd, KtHconn *conn, int64_t *due)
+{
+	KtHconnHeard heard;
+
+	*due = conn->since + PATIENCE_US;
+	if (conn->met || !kt_hconn_hear(conn, &heard))
+	{
+		conn->heard = true;
+		return DEBT_SLOW;
+	}
+	conn->heard = !heard.nothing;
+	if (heard.nothing)
+	{
+		*due = end_of_time(conn, &heard, MUTE_US);
+		return DEBT_MUTE;
+	}
+	if (!heard.trickle || !is_judged_by_little(httpd, conn))
+		return DEBT_SLOW;
+	*due = end_of_time(conn, &heard, TRICKLE_US);
+	return DEBT_TRICKLE;
+}
+
+/* Nothing is due while the kernel holds what the library has not read: it may be all that is missing. */
+static Debt
+look(const KtHttpd *httpd, KtHconn *conn, int64_t now)
+{
+	int64_t due;
+	Debt debt = debt_of(httpd, conn, &due);
+
+	if (due <= now && kt_hconn_is_silent(conn))
+		return debt;
+	if (due < now)
+		due = now;
+	else if (due > now + LOOK_US)
+		due = now + LOOK_US;
+	conn->look_at = (due / LOOK_STEP_US + 1) * LOOK_STEP_US;
+	return DEBT_NOT_DUE;
+}
+
+/* The longest connected one that owes us a head in that way, or NULL. */
 static KtHconn *
-first_mute(const KtHttpd *httpd, int64_t now)
+first_due(const KtHttpd *httpd, Debt debt, int64_t now)
 {
 	KtHconn *conn = httpd->conns.phases[KT_HCONN_HEADERS].head;
 
-	for (; conn != NULL && conn->since + MUTE_US <= now; conn = conn->next)
+	for (; conn != NULL; conn = conn->next)
 	{
-		if (kt_hconn_is_mute(conn))
+		/* the library has not begun with it */
+		if (conn->mhd == NULL)
+			continue;
+		if (conn->look_at <= now && !(debt == DEBT_MUTE && conn->heard) &&
+		    look(httpd, conn, now) == debt)
 			return conn;
 	}
 	return NULL;
 }
 
-/* When a client that has just connected will have had its time to speak; -1: none has just connected. */
+/* When the first of those who owe us a head is to be looked at; -1: nobody is. */
 static int64_t
-next_mute(const KtHttpd *httpd, int64_t now)
+next_look(const KtHttpd *httpd)
 {
 	const KtHconn *conn = httpd->conns.phases[KT_HCONN_HEADERS].head;
+	int64_t next = -1;
 
 	for (; conn != NULL; conn = conn->next)
 	{
-		if (conn->since + MUTE_US > now)
-			return conn->since + MUTE_US;
+		if (next < 0 || conn->look_at < next)
+			next = conn->look_at;
 	}
-	return -1;
-}
-
-/* When the first of those who have begun and not finished, or have said nothing more, has had its time; or -1. */
-static int64_t
-end_of_patience(const KtHttpd *httpd)
-{
-	const KtHconn *idle = httpd->conns.phases[KT_HCONN_IDLE].head;
-	const KtHconn *slowest = httpd->conns.phases[KT_HCONN_HEADERS].head;
-	const KtHconn *first = slowest;
-
-	if (idle != NULL && (slowest == NULL || idle->since < slowest->since))
-		first = idle;
-	return first != NULL ? first->since + PATIENCE_US : -1;
+	return next;
 }
 
 int64_t
 kt_haccept_patience(const KtHttpd *httpd)
 {
-	int64_t patience = end_of_patience(httpd);
-	int64_t mute = next_mute(httpd, kt_httpd_now());
+	const KtHconn *idle = httpd->conns.phases[KT_HCONN_IDLE].head;
+	int64_t next = next_look(httpd);
 
-	return mute >= 0 && (patience < 0 || mute < patience) ? mute : patience;
+	if (idle != NULL && (next < 0 || idle->since + PATIENCE_US < next))
+		next = idle->since + PATIENCE_US;
+	return next;
 }
 
-/*
- * One that was refused, else one that has said nothing at all, else the longest idle one whose client has sent
- * nothing more, else the slowest head, each if it has been waited for too long; or NULL. A connection that carries
- * a whole head is never taken.
- */
+/* The longest idle one whose client has sent nothing more, if it has been waited for; or NULL. */
+static KtHconn *
+first_idle(const KtHttpd *httpd, int64_t now)
+{
+	KtHconn *conn = httpd->conns.phases[KT_HCONN_IDLE].head;
+
+	for (; conn != NULL && conn->since + PATIENCE_US <= now; conn = conn->next)
+	{
+		if (kt_hconn_is_silent(conn))
+			return conn;
+	}
+	return NULL;
+}
+
+/* Who is to make room, or NULL. A connection that carries a whole head is never taken. */
 static KtHconn *
 least_missed(const KtHttpd *httpd, int64_t now)
 {
 	KtHconn *conn = httpd->conns.phases[KT_HCONN_LINGERING].head;
 
 	if (conn == NULL)
-		conn = first_mute(httpd, now);
-	if (conn != NULL)
-		return conn;
-	conn = httpd->conns.phases[KT_HCONN_IDLE].head;
-	for (; conn != NULL && conn->since + PATIENCE_US <= now; conn = conn->next)
-	{
-		if (kt_hconn_is_silent(conn))
-			return conn;
-	}
-	conn = httpd->conns.phases[KT_HCONN_HEADERS].head;
-	return conn != NULL && conn->since + PATIENCE_US <= now ? conn : NULL;
+		conn = first_due(httpd, DEBT_MUTE, now);
+	if (conn == NULL)
+		conn = first_due(httpd, DEBT_TRICKLE, now);
+	if (conn == NULL)
+		conn = first_idle(httpd, now);
+	if (conn == NULL)
+		conn = first_due(httpd, DEBT_SLOW, now);
+	return conn;
 }
 
 /* Lets the library collect a connection that was cut. True when there is a place now. */
@@ -167,21 +247,24 @@ make_room(KtHttpd *httpd)
 		kt_hconn_remove(&httpd->conns, conn);
 	else if (conn != NULL)
 	{
+		httpd->counters.cut_for_room++;
 		kt_hconn_cut(&httpd->conns, conn, now);
 		kt_hdaemon_run(httpd);
 	}
 	return httpd->conns.count < httpd->options.max_connections;
 }
 
-/* True when one more could be served, now or by someone's leaving. */
+/* True when one more could be served, now or maybe by someone's leaving. */
 static bool
 has_room(const KtHttpd *httpd, int64_t now)
 {
-	int64_t patience = end_of_patience(httpd);
+	int64_t patience;
 
-	return httpd->conns.count < httpd->options.max_connections ||
-	       httpd->conns.phases[KT_HCONN_LINGERING].count > 0 ||
-	       (patience >= 0 && patience <= now) || first_mute(httpd, now) != NULL;
+	if (httpd->conns.count < httpd->options.max_connections ||
+	    httpd->conns.phases[KT_HCONN_LINGERING].count > 0)
+		return true;
+	patience = kt_haccept_patience(httpd);
+	return patience >= 0 && patience <= now;
 }
 
 /* ---- accepting ------------------------------------------------------------------------------------------------ */

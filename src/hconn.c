@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,9 @@
 #ifdef POSTGRES_H
 #error "floor 0 knows nothing of PostgreSQL"
 #endif
+
+/* What every network carries in one segment: whoever has more to say fills it. */
+#define LEAST_SEGMENT 536
 
 /* How often one turn reads from a client that is not listened to any more. */
 #define DRAINED_AT_ONCE 16
@@ -133,22 +137,7 @@ kt_hconn_count(const KtHconnSet *set, const struct sockaddr_storage *peer)
 
 /* ---- the socket, past the library ---------------------------------------------------------------------- */
 
-int64_t
-kt_hconn_last_bytes(const KtHconn *conn)
-{
-	struct tcp_info info;
-	socklen_t size = sizeof(info);
-	int64_t age = 0;
-
-	memset(&info, 0, sizeof(info));
-	if (getsockopt(conn->fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0)
-		age = (int64_t) info.tcpi_last_data_recv * 1000;
-
-	/* The kernel counts in its ticks, of up to 10 ms: less than two of them is now. */
-	return kt_httpd_now() - (age >= 20000 ? age : 0);
-}
-
-/* The kernel's tcp_info is longer than the C library's; these fields follow there since Linux 4.2. */
+/* The kernel's tcp_info is longer than the C library's. These fields follow there; the last since Linux 5.4. */
 typedef struct LongTcpInfo
 {
 	struct tcp_info known;
@@ -156,22 +145,65 @@ typedef struct LongTcpInfo
 	uint64_t max_pacing_rate;
 	uint64_t bytes_acked;
 	uint64_t bytes_received;
+	uint32_t segs_out;
+	uint32_t segs_in;
+	uint32_t notsent_bytes;
+	uint32_t min_rtt;
+	uint32_t data_segs_in;
+	uint32_t data_segs_out;
+	uint64_t delivery_rate;
+	uint64_t busy_time;
+	uint64_t rwnd_limited;
+	uint64_t sndbuf_limited;
+	uint32_t delivered;
+	uint32_t delivered_ce;
+	uint64_t bytes_sent;
+	uint64_t bytes_retrans;
+	uint32_t dsack_dups;
+	uint32_t reord_seen;
+	uint32_t rcv_ooopack;
+	uint32_t snd_wnd;
 } LongTcpInfo;
 
+/* How much of it the kernel knows: an old one fills less, the rest is 0. */
+static socklen_t
+ask_kernel(const KtHconn *conn, void *info, socklen_t size)
+{
+	memset(info, 0, size);
+	return getsockopt(conn->fd, IPPROTO_TCP, TCP_INFO, info, &size) == 0 ? size : 0;
+}
+
+/* The kernel counts in its ticks, of up to 10 ms: less than two of them is now. */
+static int64_t
+when(const struct tcp_info *info)
+{
+	int64_t age = (int64_t) info->tcpi_last_data_recv * 1000;
+
+	return kt_httpd_now() - (age >= 20000 ? age : 0);
+}
+
+int64_t
+kt_hconn_last_bytes(const KtHconn *conn)
+{
+	struct tcp_info info;
+
+	return ask_kernel(conn, &info, sizeof(info)) > 0 ? when(&info) : kt_httpd_now();
+}
+
 bool
-kt_hconn_is_mute(KtHconn *conn)
+kt_hconn_hear(const KtHconn *conn, KtHconnHeard *heard)
 {
 	LongTcpInfo info;
-	socklen_t size = sizeof(info);
+	socklen_t known = ask_kernel(conn, &info, sizeof(info));
 
-	if (conn->heard)
+	if (known < offsetof(LongTcpInfo, segs_out))
 		return false;
-	memset(&info, 0, sizeof(info));
-
-	/* where it cannot be known, it is as if something had come */
-	conn->heard = getsockopt(conn->fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0 ||
-	              size < sizeof(info) || info.bytes_received > 0;
-	return !conn->heard;
+	heard->last = when(&info.known);
+	heard->trip = info.known.tcpi_rtt;
+	heard->nothing = info.bytes_received == 0 && info.data_segs_in == 0;
+	heard->trickle = known == sizeof(info) && info.bytes_received > 0 && info.rcv_ooopack == 0 &&
+	                 info.bytes_received < (uint64_t) info.data_segs_in * LEAST_SEGMENT;
+	return true;
 }
 
 bool
@@ -218,6 +250,7 @@ push(gnutls_transport_ptr_t ptr, const void *bytes, size_t len)
 	KtHconn *conn = ptr;
 	ssize_t n = send(conn->fd, bytes, len, MSG_NOSIGNAL);
 
+	conn->spoken = true;
 	if (n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
 		++*conn->moved;
 	return n;

@@ -39,6 +39,8 @@ typedef struct KtHconn
 	uint64_t *moved; /* where it counts what it moves through TLS */
 	bool met;        /* the head of its first request was judged */
 	bool heard;      /* its client has sent something */
+	bool spoken;     /* we have, in TLS */
+	int64_t look_at; /* when it may have had its time: see haccept.c */
 
 	KtHconnPhase phase;
 	int64_t since; /* in this phase */
@@ -98,8 +100,18 @@ extern int kt_hconn_count(const KtHconnSet *set, const struct sockaddr_storage *
  */
 extern int64_t kt_hconn_last_bytes(const KtHconn *conn);
 
-/* True while the client has not sent a single byte since it connected. */
-extern bool kt_hconn_is_mute(KtHconn *conn);
+/* What the kernel knows of what a client has sent so far, on a connection that has brought no request yet. */
+typedef struct KtHconnHeard
+{
+	bool nothing;
+	bool
+		trickle; /* it came in smaller segments than anybody sends who has more to say, and none was lost */
+	int64_t last; /* when the last of it came, or, with nothing, the client had connected */
+	int64_t trip; /* to the client and back, in microseconds */
+} KtHconnHeard;
+
+/* False where that cannot be known: the kernel is too old, or its socket is no TCP one. */
+extern bool kt_hconn_hear(const KtHconn *conn, KtHconnHeard *heard);
 
 /* True while the kernel holds nothing that its client has sent. */
 extern bool kt_hconn_is_silent(const KtHconn *conn);

@@ -76,7 +76,7 @@ extern void kt_haccept_review(KtHttpd *httpd);
  */
 extern bool kt_haccept_is_crowded(const KtHttpd *httpd);
 
-/* When the first client that still owes us a head has had its share of patience; -1: none does. */
+/* When the first client that owes us a head, or is idle, may have been waited for long enough; -1: there is none. */
 extern int64_t kt_haccept_patience(const KtHttpd *httpd);
 
 /* The library's callbacks about requests. cls is the server. */

@@ -299,6 +299,12 @@ kt_httpd_set_healthy(KtHttpd *httpd, bool healthy)
 }
 
 int
+kt_httpd_places(const KtHttpd *httpd)
+{
+	return httpd->options.max_connections;
+}
+
+int
 kt_httpd_busy(const KtHttpd *httpd)
 {
 	return httpd->conns.count - httpd->conns.phases[KT_HCONN_IDLE].count -

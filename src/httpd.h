@@ -72,6 +72,7 @@ typedef struct KtHttpdCounters
 	uint64_t answers_4xx;
 	uint64_t answers_5xx;
 	uint64_t timeouts;       /* connections closed for being too slow */
+	uint64_t cut_for_room;   /* or before, for others */
 	uint64_t bytes_received; /* of bodies */
 } KtHttpdCounters;
 
@@ -132,6 +133,9 @@ extern void kt_httpd_quiesce(KtHttpd *httpd);
 
 /* Answers still on their way out to their clients: give it steps until there are none, then destroy it. */
 extern int kt_httpd_leaving(const KtHttpd *httpd);
+
+/* How many connections it holds at a time: max_connections. */
+extern int kt_httpd_places(const KtHttpd *httpd);
 
 /* Connections on which something goes on: those that are open, less those between two requests. */
 extern int kt_httpd_busy(const KtHttpd *httpd);

@@ -6,14 +6,9 @@
  * waits for nobody.
  *
  * The sender gives up after 10 s and never comes back. So every entry has a time by which it is answered,
- * 503 if need be (waiting.c), and no unit of work outlives the earliest of them. Each step down the ladder gives up
- * something to keep the promise that 2xx means durable:
- *	1. all become events, in one statement;
- *	2. that failed by what one of them is (a user's trigger, a constraint): each apart;
- *	3. that failed, or the events' table is locked: all into the inbox, from where they are tried again.
- *	   While it goes on, the first step is left out for some seconds: they must not each wait for the lock;
- *	4. the inbox fails as well: nothing can be stored now. Entries wait in memory, and are tried again less and
- *	   less often; when their time comes they are answered 503 and stay, up to a bound, until they are stored.
+ * 503 if need be (waiting.c), and no unit of work outlives the earliest of them. ladder.c says how a batch is stored,
+ * step by step. Where none of them works, nothing can be stored now. Entries wait in memory, and are tried again less
+ * and less often; when their time comes they are answered 503 and stay, up to a bound, until they are stored.
  *
  * A synchronous standby that is gone does not make a unit fail: the commit is done here and waits. When
  * its time is up, the wait is cancelled and the rows are in the tables, but the promise cannot be given. Such
@@ -29,6 +24,7 @@
 #include "executor/spi.h"
 #include "fault.h"
 #include "http.h"
+#include "ladder.h"
 #include "nodes/pg_list.h"
 #include "settings.h"
 #include "utils/memutils.h"
@@ -40,43 +36,22 @@
 
 #define MS(n) ((int64) (n) *1000)
 
-/* One unit of work takes at most so much. */
-#define MAX_BATCH 500
+/* A batch takes at most so many bytes; more in a first entry. */
 #define MAX_BATCH_BYTES (32 * 1024 * 1024)
 
 /*
- * An entry of the first age is answered 503; no unit of work outlives the second, so that there is time for it.
+ * An entry of that age is answered 503; no unit of work outlives it for long (KT_UNIT_ENDS_AT).
  * While nothing can be stored and places for connections become scarce, an earlier 503 is better: it frees the
  * place, and what is held can be stored later, while what is never accepted is lost.
  */
 #define REFUSE_AT MS(8000)
-#define UNIT_ENDS_AT MS(8500)
 #define REFUSE_CROWDED_AT MS(1000)
 
-/*
- * How long a unit may take, in ms. Together they leave time for what comes in meanwhile: 2 s for a lock and some
- * for the statement, then as much again down the ladder. In trouble each try blocks those that come.
- */
-#define STORE_MS 2500
-#define APART_MS 1500
-#define KEEP_MS 1500
-#define TROUBLE_MS 750
+/* How long notifying may take, in ms. */
 #define NOTIFY_MS 500
-
-/*
- * A delivery as old as this gets what time there is: nothing is done beside. The rest is what the steps above may
- * take together.
- */
-#define BESIDE_UNTIL (UNIT_ENDS_AT - MS(STORE_MS + APART_MS + KEEP_MS))
 
 /* At the end: how long batches are begun for what is held. */
 #define END_US MS(300)
-
-/* With less time left than this no unit is begun. */
-#define LEAST_MS 100
-
-/* How long the first step is left out after the events' table was locked. */
-#define INBOX_FOR MS(5000)
 
 /*
  * How long nothing is tried after nothing could be stored, or the standbys are not asked after they did not
@@ -91,9 +66,7 @@ struct KtIntake
 	KtSlot *slot;
 	KtWaiting waiting;
 
-	int64 inbox_until;  /* the first step is left out */
-	int inbox_sqlstate; /* why: of the error */
-	char inbox_error[KT_MAX_STATUS];
+	KtLadder ladder;
 	int64 retry_at; /* nothing is tried before; 0: no trouble */
 	int64 delay;
 	int64 confirm_at;
@@ -104,28 +77,6 @@ struct KtIntake
 	bool binds;
 };
 
-/* One unit of work. */
-typedef enum Step
-{
-	STEP_STORE,
-	STEP_APART,
-	STEP_KEEP
-} Step;
-
-typedef struct Batch
-{
-	MemoryContext context; /* of what outlives a step */
-	KtEntry *entries[MAX_BATCH];
-	KtWebhook *webhooks; /* of which nread are read */
-	KtStored *stored;
-	int n;
-	int nread;
-	Step step;
-	int64 deadline; /* for STEP_APART */
-	int sqlstate;   /* of the step before */
-	char error[KT_MAX_STATUS];
-} Batch;
-
 KtIntake *
 kt_intake_make(MemoryContext context, KtSlot *slot)
 {
@@ -133,8 +84,9 @@ kt_intake_make(MemoryContext context, KtSlot *slot)
 
 	intake->context = context;
 	intake->slot = slot;
-	intake->batch = MAX_BATCH;
+	intake->batch = KT_MAX_BATCH;
 	kt_waiting_init(&intake->waiting, context, slot);
+	kt_ladder_init(&intake->ladder, &intake->waiting);
 	return intake;
 }
 
@@ -144,31 +96,10 @@ kt_intake_take(KtIntake *intake, KtHttpd *httpd)
 	kt_waiting_take(&intake->waiting, httpd);
 }
 
-/*
- * How long a unit may take that is to be over before the first that has no answer is so old, in ms: that at most. 0:
- * it is not begun at all.
- */
-static int
-time_until(const KtIntake *intake, int64 age, int most)
-{
-	int64 first = kt_waiting_earliest(&intake->waiting);
-	int64 left = most;
-
-	if (first >= 0)
-		left = Min(left, (first + age - kt_http_now()) / 1000);
-	return left >= LEAST_MS ? (int) left : 0;
-}
-
-static int
-time_for(const KtIntake *intake, int most)
-{
-	return time_until(intake, UNIT_ENDS_AT, most);
-}
-
 int
 kt_intake_spare(const KtIntake *intake, int most)
 {
-	return time_until(intake, BESIDE_UNTIL, most);
+	return kt_ladder_spare(&intake->ladder, most);
 }
 
 /* ---- what became of a batch -------------------------------------------------------------------------------- */
@@ -260,7 +191,7 @@ note_unconfirmed(KtIntake *intake)
 
 /* The batch's unit is committed. */
 static void
-finish(KtIntake *intake, Batch *batch)
+finish(KtIntake *intake, KtBatch *batch)
 {
 	bool confirmed = !kt_xact_is_unconfirmed();
 	bool wrote = false; /* else the commit waited for nobody */
@@ -277,7 +208,7 @@ finish(KtIntake *intake, Batch *batch)
 		finish_entry(intake, batch->entries[i], batch->stored[i].as, confirmed);
 	}
 	intake->retry_at = 0;
-	intake->batch = Min(2 * intake->batch, MAX_BATCH);
+	intake->batch = Min(2 * intake->batch, KT_MAX_BATCH);
 	if (!confirmed)
 		note_unconfirmed(intake);
 	else if (wrote || intake->waiting.nunconfirmed == 0)
@@ -289,119 +220,20 @@ finish(KtIntake *intake, Batch *batch)
 	}
 }
 
-/* ---- the ladder -------------------------------------------------------------------------------------------- */
-
-/* Within a step: memory that is out for one body costs the step, not the process with all it holds. */
-static void
-read_webhooks(Batch *batch)
-{
-	MemoryContext old = MemoryContextSwitchTo(batch->context);
-
-	for (; batch->nread < batch->n; batch->nread++)
-	{
-		const KtEntry *entry = batch->entries[batch->nread];
-		KtWebhook *webhook = &batch->webhooks[batch->nread];
-
-		kt_webhook_read(entry->body, entry->len, webhook);
-		webhook->remote_addr = entry->address[0] != '\0' ? entry->address : NULL;
-	}
-	MemoryContextSwitchTo(old);
-}
-
-static void
-batch_work(void *argument)
-{
-	Batch *batch = argument;
-
-	read_webhooks(batch);
-	switch (batch->step)
-	{
-		case STEP_STORE:
-			kt_events_store(batch->webhooks, batch->n, batch->stored);
-			break;
-		case STEP_APART:
-			kt_events_store_apart(batch->webhooks, batch->n, batch->deadline, batch->stored);
-			break;
-		case STEP_KEEP:
-			kt_events_keep(batch->webhooks, batch->n, batch->sqlstate,
-			               batch->sqlstate != 0 ? batch->error : NULL, batch->stored);
-			break;
-	}
-	KT_FAULT("receive-executed");
-}
-
-/* One step, if there is time for it; false when there is not or it failed. */
-static bool
-run_step(KtIntake *intake, Batch *batch, Step step, int most)
-{
-	static const char *const activity[] = {
-		[STEP_STORE] = "storing webhooks",
-		[STEP_APART] = "storing webhooks one by one",
-		[STEP_KEEP] = "keeping webhooks in the inbox",
-	};
-	int time = time_for(intake, most);
-	char error[KT_MAX_STATUS];
-	int sqlstate;
-
-	if (time == 0)
-		return false;
-	batch->step = step;
-	batch->deadline = kt_http_now() + MS(time) / 2;
-	/* a cancelled part leaves a third as long for the rest: see kt_xact_limit() */
-	kt_xact_limit(step == STEP_APART ? time * 3 / 4 : time);
-	if (kt_xact_run(activity[step], batch_work, batch, &sqlstate, error, sizeof(error)) ==
-	    KT_XACT_DONE)
-		return true;
-	batch->sqlstate = sqlstate;
-	strlcpy(batch->error, error, sizeof(batch->error));
-	return false;
-}
-
-static void
-leave_out_first_step(KtIntake *intake, const Batch *batch)
-{
-	intake->inbox_until = kt_http_now() + INBOX_FOR;
-	intake->inbox_sqlstate = batch->sqlstate;
-	strlcpy(intake->inbox_error, batch->error, sizeof(intake->inbox_error));
-}
-
-/* Goes down the steps. False when the last failed, or there was no time for it. */
-static bool
-descend(KtIntake *intake, Batch *batch)
-{
-	bool calm = intake->trouble[0] == '\0';
-
-	if (kt_http_now() >= intake->inbox_until)
-	{
-		if (run_step(intake, batch, STEP_STORE, calm ? STORE_MS : TROUBLE_MS))
-			return true;
-		if (batch->sqlstate == 0)
-			return false;
-		if (kt_xact_is_passing(batch->sqlstate))
-			leave_out_first_step(intake, batch);
-		else if (run_step(intake, batch, STEP_APART, calm ? APART_MS : TROUBLE_MS))
-			return true;
-	}
-	else
-	{
-		batch->sqlstate = intake->inbox_sqlstate;
-		strlcpy(batch->error, intake->inbox_error, sizeof(batch->error));
-	}
-	return run_step(intake, batch, STEP_KEEP, calm ? KEEP_MS : TROUBLE_MS);
-}
+/* ---- batches ------------------------------------------------------------------------------------------------ */
 
 /*
  * Nothing of the batch could be stored. It may be for one of them, or for all together, which take too long: smaller
  * batches help, and what failed goes behind the others.
  */
 static void
-give_up_for_now(KtIntake *intake, Batch *batch)
+give_up_for_now(KtIntake *intake, KtBatch *batch)
 {
 	int i;
 
 	intake->delay = longer(intake->delay);
 	intake->retry_at = kt_http_now() + intake->delay;
-	intake->inbox_until = 0;
+	intake->ladder.inbox_until = 0;
 	intake->batch = Max(batch->n / 2, 1);
 	for (i = 0; i < batch->n; i++)
 		kt_waiting_put_last(&intake->waiting, batch->entries[i]);
@@ -409,11 +241,9 @@ give_up_for_now(KtIntake *intake, Batch *batch)
 	         batch->sqlstate != 0 ? batch->error : "there was no time");
 }
 
-/* ---- batches ------------------------------------------------------------------------------------------------ */
-
 /* Fills the batch with entries that are answered, or with those that are not. */
 static void
-pick(const KtIntake *intake, Batch *batch, size_t *bytes, bool answered)
+pick(const KtIntake *intake, KtBatch *batch, size_t *bytes, bool answered)
 {
 	dlist_iter iter;
 
@@ -431,10 +261,10 @@ pick(const KtIntake *intake, Batch *batch, size_t *bytes, bool answered)
 }
 
 /* Those that can still be answered come first. */
-static Batch *
+static KtBatch *
 make_batch(const KtIntake *intake)
 {
-	Batch *batch = palloc0(sizeof(Batch));
+	KtBatch *batch = palloc0(sizeof(KtBatch));
 	size_t bytes = 0;
 
 	pick(intake, batch, &bytes, false);
@@ -449,10 +279,10 @@ make_batch(const KtIntake *intake)
 static bool
 store_batch(KtIntake *intake)
 {
-	Batch *batch = make_batch(intake);
+	KtBatch *batch = make_batch(intake);
 
 	KT_FAULT("receive-taken");
-	if (!descend(intake, batch))
+	if (!kt_ladder_descend(&intake->ladder, batch, intake->trouble[0] == '\0'))
 	{
 		give_up_for_now(intake, batch);
 		return false;
@@ -474,7 +304,7 @@ confirm_work(void *argument)
 static void
 ask_standbys(KtIntake *intake)
 {
-	int time = time_for(intake, TROUBLE_MS);
+	int time = kt_ladder_time(&intake->ladder, KT_TROUBLE_MS);
 
 	note_unconfirmed(intake);
 	if (time == 0)
@@ -501,7 +331,7 @@ static bool
 is_crowded(const KtIntake *intake, bool stores)
 {
 	return (!stores || intake->trouble[0] != '\0') &&
-	       kt_waiting_unanswered(&intake->waiting) > kt_webhook_max_connections * 3 / 4;
+	       kt_waiting_unanswered(&intake->waiting) > kt_waiting_places(&intake->waiting) * 3 / 4;
 }
 
 static int64
@@ -613,10 +443,10 @@ kt_intake_end(KtIntake *intake)
 	int held;
 
 	kt_waiting_refuse(&intake->waiting, 0);
-	intake->batch = MAX_BATCH;
+	intake->batch = KT_MAX_BATCH;
 	while (intake->waiting.nheld > 0 && kt_http_now() < until)
 	{
-		intake->inbox_until = PG_INT64_MAX; /* there is time for one step */
+		intake->ladder.inbox_until = PG_INT64_MAX; /* there is time for one step */
 		if (!store_batch(intake))
 			break;
 	}

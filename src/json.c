@@ -10,9 +10,9 @@
  * leaves only escapes of ASCII). The lexer is told UTF-8, whatever the server's encoding: what is read
  * here is converted by who uses it.
  *
- * Most texts hold no backslash. Then what stands between two quotes is the string itself: the parser is not asked
- * to copy it character by character, which would be half of its work; names are compared where they stand, and
- * only values that are wanted are copied.
+ * Hardly a text holds an escape of the form \uXXXX. Without one the parser is not asked to copy strings, which before
+ * PostgreSQL 16 it does character by character, and which would be half of its work: it only checks them. Names are
+ * compared where they stand, and only values that are wanted are copied, in runs between their escapes.
  */
 #ifdef FRONTEND
 #include "postgres_fe.h"
@@ -45,7 +45,7 @@ typedef struct Reader
 	bool in_rows; /* within the field that holds them */
 	int expected; /* the column that comes next if this row is like the one before */
 
-	bool raw;    /* no string has an escape: they are taken from the text */
+	bool raw;    /* no string has a \uXXXX: they are taken from the text */
 	char *arena; /* room for all of them */
 
 	KtJsonValue *target; /* where the value being read goes, or NULL */
@@ -91,9 +91,20 @@ find_name(const char *const *names, int nnames, const char *name, size_t len, in
 	return -1;
 }
 
+/* Is the quote at p part of a string? A name's first quote never follows a backslash. */
+static bool
+is_escaped(const char *p)
+{
+	bool escaped = false;
+
+	while (*--p == '\\')
+		escaped = !escaped;
+	return escaped;
+}
+
 /*
- * The name of the field whose value the lexer has come to: what stands in quotes before the colon. There is no
- * backslash in the text, so the quotes are its own.
+ * The name of the field whose value the lexer has come to: what stands in quotes before the colon. Escapes in it are
+ * left as they are, for it is no name that is wanted then: those are made of characters that only \uXXXX can stand for.
  */
 static const char *
 name_before_value(const Reader *reader, size_t *len)
@@ -104,22 +115,68 @@ name_before_value(const Reader *reader, size_t *len)
 	while (*--end != '"')
 		;
 	begin = end;
-	while (begin[-1] != '"')
+	while (begin[-1] != '"' || is_escaped(begin - 1))
 		begin--;
 	*len = (size_t) (end - begin);
 	return begin;
 }
 
-/* A copy of what lies between, in the arena: it never holds more than the text does. */
+/* Is there a \uXXXX in one of the strings? What is no JSON may be answered in either way. */
+static bool
+has_unicode_escape(const char *text, size_t len)
+{
+	const char *end = text + len;
+	const char *p = text;
+
+	while (p < end && (p = memchr(p, '\\', (size_t) (end - p))) != NULL)
+	{
+		if (p + 1 < end && p[1] == 'u')
+			return true;
+		p += 2;
+	}
+	return false;
+}
+
+/* What a backslash and this character stand for. */
+static char
+unescaped(char c)
+{
+	switch (c)
+	{
+		case 'b':
+			return '\b';
+		case 'f':
+			return '\f';
+		case 'n':
+			return '\n';
+		case 'r':
+			return '\r';
+		case 't':
+			return '\t';
+		default:
+			return c;
+	}
+}
+
+/* The string whose checked characters lie between, in the arena: it never holds more than the text does. */
 static char *
 keep(Reader *reader, const char *begin, const char *end)
 {
 	char *copy = reader->arena;
-	size_t len = (size_t) (end - begin);
 
-	memcpy(copy, begin, len);
-	copy[len] = '\0';
-	reader->arena += len + 1;
+	for (;;)
+	{
+		const char *escape = memchr(begin, '\\', (size_t) (end - begin));
+		size_t len = (size_t) ((escape != NULL ? escape : end) - begin);
+
+		memcpy(reader->arena, begin, len);
+		reader->arena += len;
+		if (escape == NULL)
+			break;
+		*reader->arena++ = unescaped(escape[1]);
+		begin = escape + 2;
+	}
+	*reader->arena++ = '\0';
 	return copy;
 }
 
@@ -290,7 +347,7 @@ kt_json_read(const char *text, size_t len, const char *const *names, int nnames,
 	reader.nnames = nnames;
 	reader.values = values;
 	reader.rows = rows;
-	reader.raw = memchr(text, '\\', len) == NULL;
+	reader.raw = !has_unicode_escape(text, len);
 	reader.arena = reader.raw ? palloc(len + 1) : NULL;
 	reader.lex = kt_json_lexer(unconstify(char *, text), (int) len, !reader.raw);
 	actions.semstate = &reader;

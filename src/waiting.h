@@ -63,6 +63,13 @@ extern void kt_waiting_refuse(KtWaiting *w, int64 age);
 /* When the first that has no answer came; -1: all have one. */
 extern int64 kt_waiting_earliest(const KtWaiting *w);
 
+/* How many connections can wait for one at a time; 0 before the first came. */
+static inline int
+kt_waiting_places(const KtWaiting *w)
+{
+	return w->httpd != NULL ? kt_httpd_places(w->httpd) : 0;
+}
+
 /* How many have no answer. */
 static inline int
 kt_waiting_unanswered(const KtWaiting *w)

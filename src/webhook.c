@@ -273,21 +273,35 @@ fault_of_call_id(const KtJsonValue *value)
 	return NULL;
 }
 
+/* Most bodies need no repair and are read where they lie. */
+static bool
+read_fields(const char *body, size_t len, KtJsonValue *fields)
+{
+	KtRepair repair;
+	char *text;
+	size_t text_len;
+	bool is_object;
+
+	if (kt_repair_json_is_needless(body, len, &repair) && repair.depth <= KT_MAX_JSON_DEPTH)
+		return kt_json_read(body, len, field_names, NFIELDS, fields, NULL);
+	text = repaired(body, len, &text_len);
+	is_object = kt_json_read(text, text_len, field_names, NFIELDS, fields, NULL);
+	pfree(text);
+	return is_object;
+}
+
 void
 kt_webhook_read(const char *body, size_t len, KtWebhook *webhook)
 {
 	KtJsonValue fields[NFIELDS];
-	size_t text_len = 0;
-	char *text = repaired(body, len, &text_len);
 
 	memset(webhook, 0, sizeof(*webhook));
 	webhook->raw = body;
 	webhook->raw_len = len;
-	if (!kt_json_read(text, text_len, field_names, NFIELDS, fields, NULL))
+	if (!read_fields(body, len, fields))
 		webhook->fault = "it is not a JSON object";
 	else
 		webhook->fault = fault_of_call_id(&fields[FIELD_CALL_ID]);
-	pfree(text);
 	if (webhook->fault != NULL)
 		return;
 	webhook->call_id = fields[FIELD_CALL_ID].text;

@@ -9,6 +9,7 @@
  *   --fresh           each webhook on a new connection, which is part of its latency
  *   --idle N          beside them so many connections that send nothing
  *   --drip N          or so many that send one byte a second
+ *   --lines N         or so many that send 200 bytes of a head, and then a line a second
  *   --prefix P        of the calls' IDs, which end in nine digits from 000000000 on
  *   --limit S         give up after so many seconds (120)
  *   --body            only prints a body
@@ -43,7 +44,7 @@ static long requests = 1000;
 static double rate = 0;
 static size_t size = 2400;
 static int nholders = 0;
-static bool holders_drip = false;
+static HolderKind holders = HOLDER_IDLES;
 static const char *prefix = "call_";
 static double limit = 120;
 
@@ -304,7 +305,7 @@ prepare(void)
 		request_build(&conns[i].request, &target, prefix, size, (unsigned) i % 16 + 1);
 	if (nholders > 0)
 	{
-		if (!holders_open(&target, nholders, holders_drip))
+		if (!holders_open(&target, nholders, holders))
 			die("not all holding connections could be opened");
 		add_to_epoll(holders_fd());
 	}
@@ -395,6 +396,7 @@ main(int argc, char **argv)
 		{"fresh", no_argument, NULL, 'f'},
 		{"idle", required_argument, NULL, 'i'},
 		{"drip", required_argument, NULL, 'd'},
+		{"lines", required_argument, NULL, 'L'},
 		{"prefix", required_argument, NULL, 'p'},
 		{"limit", required_argument, NULL, 'l'},
 		{"body", no_argument, NULL, 'b'},
@@ -427,7 +429,11 @@ main(int argc, char **argv)
 				break;
 			case 'd':
 				nholders = atoi(optarg);
-				holders_drip = true;
+				holders = HOLDER_DRIPS;
+				break;
+			case 'L':
+				nholders = atoi(optarg);
+				holders = HOLDER_LINES;
 				break;
 			case 'p':
 				prefix = optarg;

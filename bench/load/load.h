@@ -3,7 +3,7 @@
  *
  * load.c    options, the loop, the report
  * conn.c    one connection: connecting, TLS, sending a webhook, reading its answer
- * holder.c  connections that only hold: idle ones, and ones that drip a byte a second
+ * holder.c  connections that only hold: idle ones, and ones that send little
  * body.c    the documented webhook, with a transcript
  *
  * Every answer is checked; a webhook that is not answered with 2xx is a failure and is told.
@@ -93,7 +93,14 @@ extern void conn_close(Conn *conn);
 extern int socket_to(const Target *target);
 
 /* holder.c */
-extern bool holders_open(const Target *target, int n, bool drip);
+typedef enum HolderKind
+{
+	HOLDER_IDLES,
+	HOLDER_DRIPS,
+	HOLDER_LINES
+} HolderKind;
+
+extern bool holders_open(const Target *target, int n, HolderKind how);
 extern int holders_fd(void);
 extern void holders_step(int64_t now);
 extern long holders_reopened(void);

@@ -1,6 +1,6 @@
 /*
  * No body whatever breaks kt_webhook_read(); a callId that comes out is one, all text is valid UTF-8, the
- * variables are JSON that jsonb takes, and the same bytes always read the same.
+ * variables are JSON that jsonb takes, and the same bytes always read the same, whichever way strings are taken.
  */
 #include "postgres_fe.h"
 
@@ -116,6 +116,24 @@ same_webhook(const KtWebhook *a, const KtWebhook *b)
 	same_text(a->dynamic_variables, b->dynamic_variables);
 }
 
+/* One more field, with an escape for which the parser is asked to copy all strings, changes nothing. */
+static void
+check_escapes(const KtWebhook *webhook)
+{
+	static const char field[] = "\"\\u0078\\n\":0,";
+	const char *brace = memchr(webhook->raw, '{', webhook->raw_len);
+	size_t before = (size_t) (brace + 1 - webhook->raw);
+	size_t len = webhook->raw_len + sizeof(field) - 1;
+	char *body = palloc(len);
+	KtWebhook other;
+
+	memcpy(body, webhook->raw, before);
+	memcpy(body + before, field, sizeof(field) - 1);
+	memcpy(body + before + sizeof(field) - 1, brace + 1, webhook->raw_len - before);
+	kt_webhook_read(body, len, &other);
+	same_webhook(webhook, &other);
+}
+
 /* Depth beyond the bound costs the value that has it, and nothing else. */
 static void
 check_depths(void)
@@ -157,6 +175,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	MUST(arena_bytes <= 65536 + size * 256);
 	kt_webhook_read((const char *) data, size, &again);
 	same_webhook(&once, &again);
+	if (once.fault == NULL)
+		check_escapes(&once);
 	arena_empty();
 	return 0;
 }

@@ -89,16 +89,21 @@ $r->becomes(q{SELECT count(*) FROM kridtech.webhook_inbox}, 0, 'all become event
 
 # ---- memory ------------------------------------------------------------------------------------------------------------
 
-$r->set('kridtech.webhook_max_body' => '64MB');
-my $pid = $r->pid;
-my ($size) = kt_run('cat', "/proc/$pid/status") =~ /^VmSize:\s+(\d+) kB/m;
-kt_run('prlimit', '--pid', $pid, '--as=' . ($size + 150 * 1024) * 1024 . ':');
-my $large = $r->send($r->webhook('large', transcript => 'x' x 60_000_000));
-is($r->post($r->webhook('beside_large')), 200, 'while memory does not suffice for one webhook, another is stored');
-is($r->answer($large), 503, 'that one is answered with 503');
-is($r->pid, $pid, 'and the receiver lives on');
-kt_run('prlimit', '--pid', $pid, '--as=unlimited:');
-$r->becomes(q{SELECT count(*) FROM kridtech.webhook_events WHERE call_id = 'large'}, 1, 'it is stored when there is memory again', 60);
+my $pid;
+SKIP:
+{
+	skip 'AddressSanitizer ends a process that runs out of memory', 4 if $ENV{SANITIZE};
+	$r->set('kridtech.webhook_max_body' => '64MB');
+	$pid = $r->pid;
+	my ($size) = kt_run('cat', "/proc/$pid/status") =~ /^VmSize:\s+(\d+) kB/m;
+	kt_run('prlimit', '--pid', $pid, '--as=' . ($size + 150 * 1024) * 1024 . ':');
+	my $large = $r->send($r->webhook('large', transcript => 'x' x 60_000_000));
+	is($r->post($r->webhook('beside_large')), 200, 'while memory does not suffice for one webhook, another is stored');
+	is($r->answer($large), 503, 'that one is answered with 503');
+	is($r->pid, $pid, 'and the receiver lives on');
+	kt_run('prlimit', '--pid', $pid, '--as=unlimited:');
+	$r->becomes(q{SELECT count(*) FROM kridtech.webhook_events WHERE call_id = 'large'}, 1, 'it is stored when there is memory again', 60);
+}
 
 # ---- settings of the database's owner -------------------------------------------------------------------------------
 

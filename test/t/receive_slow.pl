@@ -3,6 +3,7 @@
 use strict;
 use warnings;
 
+use IO::Select;
 use IO::Socket::INET;
 use IPC::Run ();
 use Kridtech;
@@ -113,16 +114,41 @@ ok(kt_wait(sub { $r->stat('connections') == 0 }, 30), 'who is slow is let go whe
 
 # ---- with fewer places than there are silent clients --------------------------------------------------------------------
 
+# Clients that begin with these words, in all places and waiting for one; 20 deliveries behind them. Each of the former
+# sends a byte every so often meanwhile. The answers, and the seconds they took.
+sub deliver_behind
+{
+	my ($words, $drip) = @_;
+	my @slow = map { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Proto => 'tcp', Blocking => 0) // die "connect: $!" } 1 .. $silent;
+	syswrite $_, $words for @slow;
+	my $filled  = kt_wait(sub { $r->stat('connections') >= ($silent < 256 ? $silent : 256) });
+	my $start   = time;
+	my @waiting = map { $r->send($r->webhook('legitimate_' . ++$delivered), socket => socket_to()) } 1 .. 20;
+	my $select  = IO::Select->new(@waiting);
+	my (@answers, @took);
+	while ($select->count && time < $start + 30)
+	{
+		if ($drip) { syswrite $_, 'x' for @slow }
+		for my $socket ($select->can_read(0.05))
+		{
+			push @answers, $r->answer($socket, 30) // 'none';
+			push @took,    time - $start;
+			$select->remove($socket);
+		}
+	}
+	return ($filled, \@answers, percentile(100, @took));
+}
+
 $r->set('kridtech.webhook_max_connections' => 256);
-@silent = map { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Proto => 'tcp', Blocking => 0) // die "connect: $!" } 1 .. $silent;
-ok(kt_wait(sub { $r->stat('connections') >= ($silent < 256 ? $silent : 256) }), 'silent clients have taken all places, and more of them wait');
-my $start  = time;
-my @answers;
-my @waiting = map { $r->send($r->webhook('legitimate_' . ++$delivered), socket => socket_to()) } 1 .. 20;
-@took = map { push @answers, $r->answer($_, 30) // 'none'; time - $start } @waiting;
-is_deeply(\@answers, [ (200) x 20 ], 'deliveries behind them are answered with 200');
-note "256 places, $silent silent clients: 20 deliveries at once took at most " . percentile(100, @took);
-@silent = @waiting = ();
+for my $slow ([ 'send nothing', '', 0 ], [ 'let a head drip', 'P', 1 ], [ 'hold a head back', "POST /webhook HTTP/1.1\r\nX-Slow: " . 'a' x 200, 0 ])
+{
+	my ($what, $words, $drip) = @$slow;
+	my ($filled, $answers, $most) = deliver_behind($words, $drip);
+	ok($filled, "clients that $what have taken all places, and more of them wait");
+	is_deeply($answers, [ (200) x 20 ], 'deliveries behind them are answered with 200');
+	cmp_ok($most =~ s/ ms//r, '<', 2000, 'and wait for one round of places, not for one after the other');
+	note "256 places, $silent clients that $what: 20 deliveries at once took at most $most";
+}
 
 is($r->sql(q{SELECT count(*), sum(deliveries) FROM kridtech.webhook_events WHERE call_id LIKE 'legitimate%'}), "$delivered|$delivered",
 	'all are stored once');

@@ -25,6 +25,8 @@
 /* A test that hangs is a failed test; under valgrind everything takes its time. */
 #define TEST_SECONDS 60
 
+#define MS 1000
+
 #define MAX_CLIENTS 128
 #define MAX_DELIVERIES 256
 
@@ -242,6 +244,19 @@ settle(void)
 		;
 }
 
+/* Lets so much time go by, with all that happens in it. Returns how many steps the server was woken for. */
+static inline uint64_t
+let_pass(int64_t us)
+{
+	int64_t end = kt_httpd_now() + us;
+	uint64_t before = server.steps;
+	int64_t left;
+
+	while ((left = end - kt_httpd_now()) > 0)
+		turn((int) (left / MS) + 1);
+	return server.steps - before;
+}
+
 /* ---- clients ------------------------------------------------------------------------------------------- */
 
 /* Connects from an address of 127/8, or from the kernel's choice. Does not wait to be accepted. */
@@ -452,6 +467,57 @@ make_pair(Pair *pair, const char *name, time_t end)
 	assert_int_equal(gnutls_x509_privkey_export(key, GNUTLS_X509_FMT_PEM, pair->key, &size), 0);
 	gnutls_x509_crt_deinit(cert);
 	gnutls_x509_privkey_deinit(key);
+}
+
+static inline KtHttpdOptions
+tls_options(const Pair *pair)
+{
+	KtHttpdOptions options = default_options();
+
+	options.tls_cert = pair->cert;
+	options.tls_key = pair->key;
+	return options;
+}
+
+/* Collects a client's first flight instead of sending it. */
+static inline ssize_t
+collect(gnutls_transport_ptr_t ptr, const void *bytes, size_t len)
+{
+	kt_buf_append(ptr, bytes, len);
+	return (ssize_t) len;
+}
+
+static inline ssize_t
+receive_nothing(gnutls_transport_ptr_t ptr, void *bytes, size_t len)
+{
+	(void) ptr;
+	(void) bytes;
+	(void) len;
+	errno = EAGAIN;
+	return -1;
+}
+
+/* Sends TLS's first message, and goes no further. */
+static inline void
+say_hello(Client *client)
+{
+	gnutls_certificate_credentials_t credentials;
+	gnutls_session_t session;
+	KtBuf hello;
+
+	kt_buf_init(&hello, 10000);
+	gnutls_certificate_allocate_credentials(&credentials);
+	gnutls_init(&session, GNUTLS_CLIENT | GNUTLS_NONBLOCK);
+	gnutls_set_default_priority(session);
+	gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, credentials);
+	gnutls_transport_set_ptr(session, &hello);
+	gnutls_transport_set_push_function(session, collect);
+	gnutls_transport_set_pull_function(session, receive_nothing);
+	assert_int_equal(gnutls_handshake(session), GNUTLS_E_AGAIN);
+	gnutls_deinit(session);
+	gnutls_certificate_free_credentials(credentials);
+	send_bytes(client, hello.data, hello.len);
+	kt_buf_free(&hello);
 }
 
 #endif /* KT_HTTPD_HARNESS_H */

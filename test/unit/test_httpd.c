@@ -15,8 +15,6 @@
 #include <malloc.h>
 #include <sys/stat.h>
 
-#define MS 1000
-
 #define BODY_2 "POST /webhook/secret HTTP/1.1\r\nHost: kt\r\nContent-Length: 2\r\n\r\n"
 
 static bool disguise; /* 127.0.0.x comes as 192.0.2.x */
@@ -42,19 +40,6 @@ accept4(int fd, struct sockaddr *address, socklen_t *len, int flags)
 	if (result >= 0 && disguise)
 		in->sin_addr.s_addr = htonl(0xC0000200u | (ntohl(in->sin_addr.s_addr) & 0xFF));
 	return result;
-}
-
-/* Lets so much time go by, with all that happens in it. Returns how many steps the server was woken for. */
-static uint64_t
-let_pass(int64_t us)
-{
-	int64_t end = kt_httpd_now() + us;
-	uint64_t before = server.steps;
-	int64_t left;
-
-	while ((left = end - kt_httpd_now()) > 0)
-		turn((int) (left / MS) + 1);
-	return server.steps - before;
 }
 
 /* ---- time ------------------------------------------------------------------------------------------------ */
@@ -527,154 +512,6 @@ a_trusted_proxy_names_the_client(void **state)
 /* ---- places ------------------------------------------------------------------------------------------------- */
 
 static void
-beyond_the_limit_clients_wait_in_the_kernel(void **state)
-{
-	KtHttpdOptions options = default_options();
-	Client *all[3];
-	int i;
-
-	(void) state;
-	options.max_connections = 2;
-	begin_server(&options);
-	server.answer = 0;
-	for (i = 0; i < 3; i++)
-	{
-		all[i] = connect_plain();
-		post(all[i], "{}");
-	}
-	UNTIL(server.nheld == 2);
-	assert_true(let_pass(50 * MS) <= 2);
-	assert_int_equal(counters().connections, 2);
-	assert_int_equal(counters().refused, 0);
-	server.answer = 200;
-	kt_httpd_answer(server.httpd, server.held[0], 200, NULL);
-	kt_httpd_answer(server.httpd, server.held[1], 200, NULL);
-	/* while somebody waits, an answer says that its connection closes */
-	UNTIL(count_answers(all[2]) == 1);
-	UNTIL(all[0]->ended);
-	assert_int_equal(last_answer(all[0]), 200);
-	assert_int_equal(last_answer(all[1]), 200);
-	assert_non_null(strstr(all[0]->got.data, "Connection: close"));
-	end_server();
-}
-
-static void
-a_connection_that_has_just_been_answered_is_not_closed_for_room(void **state)
-{
-	KtHttpdOptions options = default_options();
-	Client *regular;
-	Client *next;
-	int64_t answered;
-
-	(void) state;
-	options.max_connections = 1;
-	begin_server(&options);
-	regular = connect_plain();
-	post(regular, "{}");
-	UNTIL(count_answers(regular) == 1);
-	answered = kt_httpd_now();
-	assert_null(strstr(regular->got.data, "Connection: close"));
-	next = connect_plain();
-	post(next, "{}");
-	UNTIL(count_answers(next) == 1);
-	assert_true(regular->ended);
-	assert_true(kt_httpd_now() - answered >= 990 * MS);
-	assert_true(server.steps < 30);
-	end_server();
-}
-
-static void
-nobody_makes_room_for_none(void **state)
-{
-	KtHttpdOptions options = default_options();
-	Client *all[2];
-	int i;
-
-	(void) state;
-	options.max_connections = 2;
-	begin_server(&options);
-	for (i = 0; i < 2; i++)
-	{
-		all[i] = connect_plain();
-		post(all[i], "{}");
-		UNTIL(count_answers(all[i]) == 1);
-	}
-	assert_true(let_pass(50 * MS) <= 2);
-	assert_false(all[0]->ended || all[1]->ended);
-	end_server();
-}
-
-static void
-when_all_places_are_taken_the_slowest_head_makes_room(void **state)
-{
-	KtHttpdOptions options = default_options();
-	Client *slow[2];
-	Client *honest;
-
-	(void) state;
-	options.max_connections = 2;
-	begin_server(&options);
-	slow[0] = connect_plain();
-	slow[1] = connect_plain();
-	say(slow[0], "POST /webhook/secret HTTP/1.1\r\nX-Slow: ");
-	say(slow[1], "POST");
-	UNTIL(counters().connections == 2);
-	honest = connect_plain();
-	post(honest, "{}");
-	UNTIL(count_answers(honest) == 1);
-	UNTIL(slow[0]->ended);
-	assert_false(slow[1]->ended);
-	assert_true(server.steps < 30);
-	end_server();
-}
-
-static void
-who_has_said_nothing_makes_room_before_who_has_begun(void **state)
-{
-	KtHttpdOptions options = default_options();
-	Client *slow;
-	Client *mute;
-	Client *honest;
-
-	(void) state;
-	options.max_connections = 2;
-	begin_server(&options);
-	slow = connect_plain();
-	say(slow, "POST /webhook/secret HTTP/1.1\r\nX-Slow: ");
-	mute = connect_plain();
-	UNTIL(counters().connections == 2);
-	honest = connect_plain();
-	post(honest, "{}");
-	UNTIL(count_answers(honest) == 1);
-	UNTIL(mute->ended);
-	assert_false(slow->ended);
-	assert_true(server.steps < 30);
-	end_server();
-}
-
-static void
-a_body_on_its_way_is_never_given_up_for_room(void **state)
-{
-	KtHttpdOptions options = default_options();
-	Client *first;
-	Client *second;
-
-	(void) state;
-	options.max_connections = 1;
-	begin_server(&options);
-	first = connect_plain();
-	say(first, BODY_2 "{");
-	UNTIL(counters().bytes_received == 1);
-	second = connect_plain();
-	post(second, "{}");
-	assert_true(let_pass(1200 * MS) <= 3);
-	say(first, "}");
-	UNTIL(count_answers(first) == 1);
-	UNTIL(count_answers(second) == 1);
-	end_server();
-}
-
-static void
 one_address_gets_no_more_than_its_share(void **state)
 {
 	KtHttpdOptions options = default_options();
@@ -987,16 +824,6 @@ an_announced_body_takes_no_memory(void **state)
 static Pair first_pair;
 static Pair second_pair;
 
-static KtHttpdOptions
-tls_options(const Pair *pair)
-{
-	KtHttpdOptions options = default_options();
-
-	options.tls_cert = pair->cert;
-	options.tls_key = pair->key;
-	return options;
-}
-
 /* The name on the certificate that the server has shown. */
 static void
 shown_name(const Client *client, char *name, size_t size)
@@ -1135,51 +962,18 @@ nothing_older_than_tls_1_2_is_spoken(void **state)
 	end_server();
 }
 
-/* Collects a client's first flight instead of sending it. */
-static ssize_t
-collect(gnutls_transport_ptr_t ptr, const void *bytes, size_t len)
-{
-	kt_buf_append(ptr, bytes, len);
-	return (ssize_t) len;
-}
-
-static ssize_t
-receive_nothing(gnutls_transport_ptr_t ptr, void *bytes, size_t len)
-{
-	(void) ptr;
-	(void) bytes;
-	(void) len;
-	errno = EAGAIN;
-	return -1;
-}
-
 static void
 a_client_that_stalls_in_the_handshake_costs_no_processor_and_is_cut(void **state)
 {
 	KtHttpdOptions options = tls_options(&first_pair);
-	gnutls_certificate_credentials_t credentials;
-	gnutls_session_t session;
 	Client *stalled;
 	Client *honest;
-	KtBuf hello;
 
 	(void) state;
-	kt_buf_init(&hello, 10000);
-	gnutls_certificate_allocate_credentials(&credentials);
-	gnutls_init(&session, GNUTLS_CLIENT | GNUTLS_NONBLOCK);
-	gnutls_set_default_priority(session);
-	gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, credentials);
-	gnutls_transport_set_ptr(session, &hello);
-	gnutls_transport_set_push_function(session, collect);
-	gnutls_transport_set_pull_function(session, receive_nothing);
-	assert_int_equal(gnutls_handshake(session), GNUTLS_E_AGAIN);
-	gnutls_deinit(session);
-	gnutls_certificate_free_credentials(credentials);
-
 	options.header_us = 400 * MS;
 	begin_server(&options);
 	stalled = connect_plain();
-	send_bytes(stalled, hello.data, hello.len);
+	say_hello(stalled);
 	settle();
 	assert_true(stalled->got.len > 0);
 	assert_true(let_pass(100 * MS) <= 3);
@@ -1190,7 +984,6 @@ a_client_that_stalls_in_the_handshake_costs_no_processor_and_is_cut(void **state
 	UNTIL(stalled->ended);
 	assert_false(honest->ended);
 	assert_int_equal(counters().timeouts, 1);
-	kt_buf_free(&hello);
 	end_server();
 }
 
@@ -1294,12 +1087,6 @@ main(void)
 		cmocka_unit_test(a_refused_method_is_told_the_right_one),
 		cmocka_unit_test(path_and_tokens_can_be_changed),
 		cmocka_unit_test(a_trusted_proxy_names_the_client),
-		cmocka_unit_test(beyond_the_limit_clients_wait_in_the_kernel),
-		cmocka_unit_test(a_connection_that_has_just_been_answered_is_not_closed_for_room),
-		cmocka_unit_test(nobody_makes_room_for_none),
-		cmocka_unit_test(when_all_places_are_taken_the_slowest_head_makes_room),
-		cmocka_unit_test(who_has_said_nothing_makes_room_before_who_has_begun),
-		cmocka_unit_test(a_body_on_its_way_is_never_given_up_for_room),
 		cmocka_unit_test(one_address_gets_no_more_than_its_share),
 		cmocka_unit_test(a_trusted_proxy_and_loopback_have_no_share),
 		cmocka_unit_test(without_descriptors_the_server_pauses_and_recovers),
