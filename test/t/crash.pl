@@ -96,6 +96,13 @@ sub fly
 	return $id;
 }
 
+# The dialer holds nothing while this request is on the network. (Once a second it looks at the tables.)
+sub waits_alone
+{
+	my ($pid, $id) = @_;
+	return kt_wait(sub { dialer_alone($node, $pid) eq '' && state_of($id) eq 'placing' }, 5);
+}
+
 # A new request is placed: the worker is alive, and past whatever was before.
 sub works_on
 {
@@ -208,7 +215,7 @@ sub strike
 	}
 	if ($point eq 'in-flight')
 	{
-		is(dialer_alone($node, $pid), '', 'no transaction and no lock while a request is on the network');
+		ok(waits_alone($pid, $id), 'no transaction and no lock while a request is on the network');
 		$action eq 'kill' ? kill(KILL => $pid) : $act{$action}->($pid, $point);
 	}
 	elsif ($order eq 'pause')
@@ -273,7 +280,7 @@ for my $case ([ KILL => 'unknown, K=0' ], [ TERM => 'placed, K=1' ])
 	set_and_reload('kridtech.base_url', "https://127.0.0.1:$sim->{ready}{listeners}[1]{port}");
 	my $id = queue($number);
 	kt_wait(sub { state_of($id) eq 'placing' }) or die 'it is not claimed';
-	is(dialer_alone($node, $pid), '', 'no transaction and no lock in the TLS handshake') if $signal eq 'TERM';
+	ok(waits_alone($pid, $id), 'no transaction and no lock in the TLS handshake') if $signal eq 'TERM';
 	$node->safe_psql('postgres', 'ALTER SYSTEM RESET kridtech.base_url');
 	kill $signal => $pid;
 	kt_wait(sub { !alive($pid) });
@@ -365,7 +372,7 @@ sub retries
 	my $number = new_number();
 	my $pid    = dialer_pid($node);
 	my $before = retries();
-	my $id     = fly($number, 200);
+	my $id     = fly($number, 2000);
 	my $locker = kt_background($node);
 	$locker->query('BEGIN; LOCK TABLE kridtech.call_requests, kridtech.call_attempts, kridtech.pauses, kridtech.identity');
 	ok(kt_wait(sub { retries() > $before }, 20), 'a result is tried again while the tables are locked');
