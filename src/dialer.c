@@ -38,6 +38,9 @@
 /* A unit of work that failed is tried again after this. */
 #define FAILURE_US INT64CONST(500000)
 
+/* What is due once a second is done together, so that an idle dialer wakes once. */
+#define TOGETHER_US INT64CONST(20000)
+
 /* At the end, answers are awaited this long; the contract gives 3 s in all. */
 #define DRAIN_US INT64CONST(1500000)
 
@@ -247,7 +250,7 @@ claim_failed(KtDialer *d, KtTurn *turn, int sqlstate, const char *error)
 static bool
 sweeps_are_due(const KtDialer *d)
 {
-	return kt_http_now() >= d->poll_at ||
+	return kt_http_now() + TOGETHER_US >= d->poll_at ||
 	       (d->next_due != 0 && d->next_due <= GetCurrentTimestamp());
 }
 
@@ -396,8 +399,17 @@ wait_for_something(KtDialer *d)
 	LWLockAcquire(kt_shared->lock, LW_EXCLUSIVE);
 	d->slot->in_flight = d->air.taken;
 	LWLockRelease(kt_shared->lock);
-	if (kt_worker_wait(kt_http_fd(d->air.http), next_deadline(d), "KridtechDialer"))
+	(void) kt_worker_wait(kt_http_fd(d->air.http), next_deadline(d), "KridtechDialer");
+
+	/*
+	 * The latch is also set by signals, such as that of a unit's timer, which goes off long after it. Behind the
+	 * latch's reset: who sets this from now on sets the latch again.
+	 */
+	if (d->slot->woken)
+	{
+		d->slot->woken = false;
 		d->look = true;
+	}
 	kt_count(d->slot, KT_COUNT_WAKES, 1);
 }
 
@@ -496,9 +508,12 @@ kridtech_dialer_main(Datum argument)
 		MemoryContextReset(d->turn);
 		MemoryContextSwitchTo(d->turn);
 		if (kt_worker_reload())
+		{
 			take_settings(d);
+			d->look = true;
+		}
 		kt_air_collect(&d->air);
-		if (!d->readiness.ready || kt_http_now() >= d->check_at)
+		if (!d->readiness.ready || kt_http_now() + TOGETHER_US >= d->check_at)
 			check_readiness(d);
 		/* what a run has sent is recorded whether or not it may send more */
 		if (d->readiness.epoch != 0)

@@ -29,6 +29,35 @@ window_values(int offset, int limit)
 	return values;
 }
 
+/* In the sweeps the clock stands in a subquery: read once, so that it can bound what is read of an index. */
+static KtStatement look = {
+	"SELECT EXISTS (SELECT FROM kridtech.call_requests AS q WHERE q.state = 'placing'"
+	" AND NOT EXISTS (SELECT FROM kridtech.call_attempts AS a WHERE a.request_id = q.id AND a.live"
+	" AND a.epoch >= $1))"
+	" OR EXISTS (SELECT FROM kridtech.call_requests AS q WHERE q.state = 'queued'"
+	" AND q.not_after <= (SELECT clock_timestamp()))"
+	" OR EXISTS (SELECT FROM kridtech.call_requests AS q WHERE q.state = 'queued'"
+	" AND q.next_attempt_at <= (SELECT clock_timestamp())),"
+	" (SELECT q.next_attempt_at FROM kridtech.call_requests AS q WHERE q.state = 'queued'"
+	" AND q.next_attempt_at > (SELECT clock_timestamp()) ORDER BY q.next_attempt_at LIMIT 1)",
+	SPI_OK_SELECT,
+	{INT8OID},
+	NULL,
+};
+
+bool
+kt_queue_look(int64 epoch, TimestampTz *next_due)
+{
+	Datum values[] = {Int64GetDatum(epoch)};
+	bool isnull;
+	Datum due;
+
+	kt_statement_run(&look, values, NULL);
+	due = kt_statement_datum(0, 2, &isnull);
+	*next_due = isnull ? 0 : DatumGetTimestampTz(due);
+	return DatumGetBool(kt_statement_datum(0, 1, &isnull));
+}
+
 /* What this run has in the air has an attempt of its epoch. */
 static KtStatement recover_requests = {
 	"UPDATE kridtech.call_requests AS r SET state = 'unknown', finished_at = clock_timestamp(),"
@@ -70,7 +99,6 @@ kt_queue_recover(int64 epoch, int offset, int limit)
 	return n;
 }
 
-/* In the sweeps the clock stands in a subquery: read once, so that it can bound what is read of an index. */
 static KtStatement expire_requests = {
 	"UPDATE kridtech.call_requests AS r SET state = 'expired', finished_at = clock_timestamp(),"
 	" error = 'its time (not_after) was over before it could be placed'"

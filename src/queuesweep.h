@@ -8,6 +8,12 @@
 #include "utils/timestamp.h"
 
 /*
+ * Whether there is anything to sweep, by one statement. *next_due is when the next waiting request can be placed;
+ * 0: none waits.
+ */
+extern bool kt_queue_look(int64 epoch, TimestampTz *next_due);
+
+/*
  * The sweeps: each moves up to limit rows, those after the first offset ones, and returns how many. What an
  * earlier run left 'placing' becomes 'unknown'; what is queued beyond its not_after expires; what has waited
  * long enough becomes ready.
@@ -16,7 +22,7 @@ extern int kt_queue_recover(int64 epoch, int offset, int limit);
 extern int kt_queue_expire(int offset, int limit);
 extern int kt_queue_promote(int offset, int limit);
 
-/* When the next waiting request can be placed; 0: none waits. */
+/* As *next_due above. */
 extern TimestampTz kt_queue_next_due(void);
 
 #endif /* KT_QUEUESWEEP_H */

@@ -111,7 +111,7 @@ kt_shmem_claim(Oid database, KtRole role)
 	slot->latch = NULL;
 	slot->epoch = 0;
 	slot->in_flight = 0;
-	slot->ok = slot->urgent = slot->restart = false;
+	slot->ok = slot->woken = slot->urgent = slot->restart = false;
 	slot->status[0] = slot->sync_status[0] = '\0';
 	slot->sync_ok = false;
 	slot->sync_since = 0;

@@ -91,6 +91,7 @@ typedef struct KtSlot
 	char sync_status[KT_MAX_STATUS];
 	TimestampTz sync_since; /* when sync_ok became what it is */
 	TimestampTz fetch_at;   /* when the dialer last got on with a recording, 0: not yet */
+	bool woken;             /* something was queued, or let go, since the dialer last noticed */
 	bool urgent;  /* something of a higher priority than 0 was queued since the last look */
 	bool restart; /* kridtech_restart_workers() asks it to end */
 

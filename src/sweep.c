@@ -84,8 +84,45 @@ run_sweep(KtDialer *d, KtSweep *sweep)
 	return SWEEP_FAILED;
 }
 
-void
-kt_sweeps_run(KtDialer *d)
+/* ---- is there anything to move? ---------------------------------------------------------------------- */
+
+typedef struct Look
+{
+	int64 epoch;
+	bool found;
+	TimestampTz next_due;
+} Look;
+
+static void
+look_work(void *argument)
+{
+	Look *look = argument;
+	KtOwner owner;
+
+	kt_owner_begin(&owner);
+	look->found = kt_queue_look(look->epoch, &look->next_due);
+	kt_owner_end(&owner);
+}
+
+/* Mostly nothing moves: SWEEP_DONE. Of what cannot be looked at the sweeps find out. */
+static SweepEnd
+look_first(KtDialer *d)
+{
+	Look look = {d->readiness.epoch, false, 0};
+	int sqlstate = 0;
+
+	if (kt_xact_run("looking for what is to move", look_work, &look, &sqlstate, NULL, 0) !=
+	    KT_XACT_DONE)
+	{
+		d->check_at = 0;
+		return kt_xact_is_passing(sqlstate) ? SWEEP_BLOCKED : SWEEP_FAILED;
+	}
+	d->next_due = look.next_due;
+	return look.found ? SWEEP_MORE : SWEEP_DONE;
+}
+
+static void
+sweep_all(KtDialer *d)
 {
 	SweepEnd end = SWEEP_DONE;
 	bool more = false;
@@ -108,4 +145,19 @@ kt_sweeps_run(KtDialer *d)
 	d->next_due = d->sweeps[KT_SWEEP_PROMOTE].next_due;
 	d->poll_at = kt_http_now() + (more ? 0 : KT_POLL_US);
 	d->look = true;
+}
+
+void
+kt_sweeps_run(KtDialer *d)
+{
+	SweepEnd end = look_first(d);
+
+	if (end == SWEEP_MORE || end == SWEEP_FAILED)
+	{
+		sweep_all(d);
+		return;
+	}
+	d->poll_at = kt_http_now() + KT_POLL_US;
+	if (end == SWEEP_DONE)
+		d->look = true;
 }

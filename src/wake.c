@@ -44,7 +44,8 @@ wake(bool urgent)
 	slot = kt_shmem_find(MyDatabaseId, KT_DIALER);
 	if (slot != NULL)
 	{
-		/* A lone store of true, repeated by others at worst: a shared lock will do. */
+		/* Lone stores of true, repeated by others at worst: a shared lock will do. */
+		slot->woken = true;
 		if (urgent)
 			slot->urgent = true;
 		latch = slot->latch;
