@@ -132,7 +132,9 @@ debt_of(const KtHttpd *httpd, KtHconn *conn, int64_t *due)
 		conn->heard = true;
 		return DEBT_SLOW;
 	}
-	conn->heard = !heard.nothing;
+	conn->heard = !heard.nothing || heard.disturbed;
+	if (heard.disturbed)
+		return DEBT_SLOW;
 	if (heard.nothing)
 	{
 		*due = end_of_time(conn, &heard, MUTE_US);
@@ -152,7 +154,10 @@ look(const KtHttpd *httpd, KtHconn *conn, int64_t now)
 	Debt debt = debt_of(httpd, conn, &due);
 
 	if (due <= now && kt_hconn_is_silent(conn))
+	{
+		conn->slow = debt == DEBT_SLOW;
 		return debt;
+	}
 	if (due < now)
 		due = now;
 	else if (due > now + LOOK_US)
@@ -161,7 +166,10 @@ look(const KtHttpd *httpd, KtHconn *conn, int64_t now)
 	return DEBT_NOT_DUE;
 }
 
-/* The longest connected one that owes us a head in that way, or NULL. */
+/*
+ * The longest connected one that owes us a head in that way, or NULL. Who was found to owe it in another way is not
+ * asked again: of thousands that are due together each takes one look, not one for each that comes in.
+ */
 static KtHconn *
 first_due(const KtHttpd *httpd, Debt debt, int64_t now)
 {
@@ -169,11 +177,10 @@ first_due(const KtHttpd *httpd, Debt debt, int64_t now)
 
 	for (; conn != NULL; conn = conn->next)
 	{
-		/* the library has not begun with it */
-		if (conn->mhd == NULL)
-			continue;
-		if (conn->look_at <= now && !(debt == DEBT_MUTE && conn->heard) &&
-		    look(httpd, conn, now) == debt)
+		bool other = (debt == DEBT_MUTE && conn->heard) || (debt == DEBT_TRICKLE && conn->slow);
+
+		/* without mhd the library has not begun with it */
+		if (conn->mhd != NULL && conn->look_at <= now && !other && look(httpd, conn, now) == debt)
 			return conn;
 	}
 	return NULL;
@@ -205,7 +212,10 @@ kt_haccept_patience(const KtHttpd *httpd)
 	return next;
 }
 
-/* The longest idle one whose client has sent nothing more, if it has been waited for; or NULL. */
+/*
+ * The longest idle one whose client has sent nothing more, if it has been waited for; or NULL. Parts of a TLS record
+ * or of a request line, which the library has read already, are something: it is waited for the rest.
+ */
 static KtHconn *
 first_idle(const KtHttpd *httpd, int64_t now)
 {
@@ -213,7 +223,7 @@ first_idle(const KtHttpd *httpd, int64_t now)
 
 	for (; conn != NULL && conn->since + PATIENCE_US <= now; conn = conn->next)
 	{
-		if (kt_hconn_is_silent(conn))
+		if (kt_hconn_is_silent(conn) && kt_hconn_last_bytes(conn) + PATIENCE_US <= now)
 			return conn;
 	}
 	return NULL;

@@ -24,8 +24,8 @@
 #error "floor 0 knows nothing of PostgreSQL"
 #endif
 
-/* What every network carries in one segment: whoever has more to say fills it. */
-#define LEAST_SEGMENT 536
+/* What any network carries in one segment, with time stamps: whoever has more to say fills it. */
+#define LEAST_SEGMENT 500
 
 /* How often one turn reads from a client that is not listened to any more. */
 #define DRAINED_AT_ONCE 16
@@ -137,10 +137,10 @@ kt_hconn_count(const KtHconnSet *set, const struct sockaddr_storage *peer)
 
 /* ---- the socket, past the library ---------------------------------------------------------------------- */
 
-/* The kernel's tcp_info is longer than the C library's. These fields follow there; the last since Linux 5.4. */
+/* The kernel's tcp_info, of which a C library has a longer or a shorter part. The last fields came with Linux 5.4. */
 typedef struct LongTcpInfo
 {
-	struct tcp_info known;
+	unsigned char known[104]; /* what every C library has */
 	uint64_t pacing_rate;
 	uint64_t max_pacing_rate;
 	uint64_t bytes_acked;
@@ -165,6 +165,10 @@ typedef struct LongTcpInfo
 	uint32_t snd_wnd;
 } LongTcpInfo;
 
+_Static_assert(offsetof(struct tcp_info, tcpi_total_retrans) == 100, "not the kernel's tcp_info");
+_Static_assert(offsetof(LongTcpInfo, segs_out) == 136, "not the kernel's tcp_info");
+_Static_assert(offsetof(LongTcpInfo, rcv_ooopack) == 224, "not the kernel's tcp_info");
+
 /* How much of it the kernel knows: an old one fills less, the rest is 0. */
 static socklen_t
 ask_kernel(const KtHconn *conn, void *info, socklen_t size)
@@ -175,9 +179,9 @@ ask_kernel(const KtHconn *conn, void *info, socklen_t size)
 
 /* The kernel counts in its ticks, of up to 10 ms: less than two of them is now. */
 static int64_t
-when(const struct tcp_info *info)
+when(uint32_t last_data_recv)
 {
-	int64_t age = (int64_t) info->tcpi_last_data_recv * 1000;
+	int64_t age = (int64_t) last_data_recv * 1000;
 
 	return kt_httpd_now() - (age >= 20000 ? age : 0);
 }
@@ -187,7 +191,8 @@ kt_hconn_last_bytes(const KtHconn *conn)
 {
 	struct tcp_info info;
 
-	return ask_kernel(conn, &info, sizeof(info)) > 0 ? when(&info) : kt_httpd_now();
+	return ask_kernel(conn, &info, sizeof(info)) > 0 ? when(info.tcpi_last_data_recv)
+	                                                 : kt_httpd_now();
 }
 
 bool
@@ -195,11 +200,16 @@ kt_hconn_hear(const KtHconn *conn, KtHconnHeard *heard)
 {
 	LongTcpInfo info;
 	socklen_t known = ask_kernel(conn, &info, sizeof(info));
+	struct tcp_info first;
 
 	if (known < offsetof(LongTcpInfo, segs_out))
 		return false;
-	heard->last = when(&info.known);
-	heard->trip = info.known.tcpi_rtt;
+	memset(&first, 0, sizeof(first));
+	memcpy(&first, info.known, sizeof(info.known));
+	/* before any data some of the older kernels count from nowhere */
+	heard->last = known == sizeof(info) ? when(first.tcpi_last_data_recv) : kt_httpd_now();
+	heard->trip = first.tcpi_rtt;
+	heard->disturbed = first.tcpi_total_retrans > 0;
 	heard->nothing = info.bytes_received == 0 && info.data_segs_in == 0;
 	heard->trickle = known == sizeof(info) && info.bytes_received > 0 && info.rcv_ooopack == 0 &&
 	                 info.bytes_received < (uint64_t) info.data_segs_in * LEAST_SEGMENT;

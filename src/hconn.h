@@ -40,6 +40,7 @@ typedef struct KtHconn
 	bool met;        /* the head of its first request was judged */
 	bool heard;      /* its client has sent something */
 	bool spoken;     /* we have, in TLS */
+	bool slow;       /* it was found to owe us a head for longer than anybody may */
 	int64_t look_at; /* when it may have had its time: see haccept.c */
 
 	KtHconnPhase phase;
@@ -104,6 +105,7 @@ extern int64_t kt_hconn_last_bytes(const KtHconn *conn);
 typedef struct KtHconnHeard
 {
 	bool nothing;
+	bool disturbed; /* connecting took more than one try: what it says may be late, too */
 	bool
 		trickle; /* it came in smaller segments than anybody sends who has more to say, and none was lost */
 	int64_t last; /* when the last of it came, or, with nothing, the client had connected */

@@ -90,6 +90,8 @@ typedef struct Receiver
 	int64 check_at;  /* all on kt_http_now()'s clock */
 	int64 count_at;  /* when the tables may be counted */
 	int64 upkeep_at; /* when it has its turn whatever comes in */
+
+	uint64 cut_for_room; /* connections of this httpd, as far as they are counted in slot */
 } Receiver;
 
 /* ---- sockets ------------------------------------------------------------------------------------------------- */
@@ -310,6 +312,9 @@ report_numbers(Receiver *r)
 
 	if (r->httpd != NULL)
 		kt_httpd_counters(r->httpd, &counters);
+	if (counters.cut_for_room > r->cut_for_room)
+		kt_count(r->slot, KT_COUNT_CUT_FOR_ROOM, counters.cut_for_room - r->cut_for_room);
+	r->cut_for_room = counters.cut_for_room;
 	LWLockAcquire(kt_shared->lock, LW_EXCLUSIVE);
 	r->slot->connections = counters.connections;
 	r->slot->in_flight = kt_intake_unanswered(r->intake);

@@ -66,6 +66,7 @@ typedef enum KtCounter
 	KT_COUNT_DROPPED,     /* of those, given up */
 	KT_COUNT_EVENT_BATCHES,
 	KT_COUNT_EVENT_BYTES,
+	KT_COUNT_CUT_FOR_ROOM, /* connections */
 	KT_COUNT_RECEIVER_WAKES,
 	KT_NCOUNTERS
 } KtCounter;

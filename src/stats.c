@@ -52,6 +52,7 @@ static const char *const counter_names[] = {
 	[KT_COUNT_DROPPED] = "webhook_dropped",
 	[KT_COUNT_EVENT_BATCHES] = "webhook_batches",
 	[KT_COUNT_EVENT_BYTES] = "webhook_bytes",
+	[KT_COUNT_CUT_FOR_ROOM] = "webhook_connections_cut",
 	[KT_COUNT_RECEIVER_WAKES] = "webhook_loop_turns",
 };
 

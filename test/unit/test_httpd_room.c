@@ -6,10 +6,24 @@
 #endif
 #include "httpd_harness.h"
 
+#include <netinet/tcp.h>
+#include <sys/syscall.h>
+
 #define BODY_2 "POST /webhook/secret HTTP/1.1\r\nHost: kt\r\nContent-Length: 2\r\n\r\n"
 #define BEGUN "POST /webhook/secret HTTP/1.1\r\nX-Slow: "
 
 static Pair pair;
+
+/* How often the kernel was asked about a connection. */
+static int looks;
+
+/* Called instead of the C library's. */
+int
+getsockopt(int fd, int level, int name, void *restrict value, socklen_t *restrict size)
+{
+	looks += level == IPPROTO_TCP && name == TCP_INFO;
+	return (int) syscall(SYS_getsockopt, fd, level, name, value, size);
+}
 
 /* Begins a head that fills its segment; more of it may be on its way. */
 static void
@@ -314,6 +328,31 @@ a_client_that_waits_for_a_handshake_does_not_trickle(void **state)
 	end_server();
 }
 
+/* All are due in the same moment, and each of those behind them needs one to make room. */
+static void
+however_many_are_slow_at_once_each_is_looked_at_a_few_times(void **state)
+{
+	enum
+	{
+		PLACES = 60
+	};
+	KtHttpdOptions options = default_options();
+	int i;
+
+	(void) state;
+	options.max_connections = PLACES;
+	begin_server(&options);
+	for (i = 0; i < PLACES; i++)
+		begin_large(connect_plain());
+	UNTIL(counters().connections == PLACES);
+	looks = 0;
+	for (i = 0; i < PLACES; i++)
+		begin_large(connect_plain());
+	UNTIL(counters().cut_for_room == PLACES);
+	assert_in_range(looks, PLACES, 20 * PLACES);
+	end_server();
+}
+
 /* The rest came while the server was busy elsewhere, and waits in the kernel. */
 static void
 a_slow_head_whose_end_has_come_is_not_given_up(void **state)
@@ -358,6 +397,7 @@ main(void)
 		cmocka_unit_test(who_has_sent_a_request_before_does_not_trickle),
 		cmocka_unit_test(a_trusted_proxy_does_not_trickle),
 		cmocka_unit_test(a_client_that_waits_for_a_handshake_does_not_trickle),
+		cmocka_unit_test(however_many_are_slow_at_once_each_is_looked_at_a_few_times),
 		cmocka_unit_test(a_slow_head_whose_end_has_come_is_not_given_up),
 	};
 
