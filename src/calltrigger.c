@@ -252,19 +252,25 @@ set_keys(Meaning *meaning, Relation table, MemoryContext context)
 
 /*
  * Whether no other trigger that fires after the table's rows could look for what this one queues: then
- * requests may be gathered. Built-in ones are foreign keys' and look at their own tables. (tgisinternal
- * would not tell: before 15 a partition's copy of anybody's trigger is internal.)
+ * requests may be gathered. A partitioned table may have one of its own. Built-in ones are foreign keys' and look
+ * at their own tables, but where an UPDATE goes on to others, their triggers are fired. (tgisinternal would not
+ * tell: before 15 a partition's copy of anybody's trigger is internal.)
  */
 static bool
 is_alone(TriggerData *data)
 {
 	TriggerDesc *triggers = data->tg_relation->trigdesc;
+	bool for_update = TRIGGER_FOR_UPDATE(data->tg_trigger->tgtype);
 	int i;
 
+	if (data->tg_relation->rd_rel->relispartition)
+		return false;
 	for (i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
 		Trigger *trigger = &triggers->triggers[i];
 
+		if (for_update && RI_FKey_trigger_type(trigger->tgfoid) == RI_TRIGGER_PK)
+			return false;
 		if (TRIGGER_FOR_AFTER(trigger->tgtype) && trigger->tgfoid >= FirstNormalObjectId &&
 		    trigger->tgfoid != data->tg_trigger->tgfoid)
 			return false;

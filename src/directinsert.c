@@ -3,20 +3,21 @@
  *
  * An INSERT of one row spends most of its time on its own beginning and end, of which a trigger on a bulk
  * load would see nothing but repetition. The short way keeps what there is to know of the table
- * (requesttable.c), and per row checks the constraints, inserts into the heap, and inserts into those
- * indexes whose predicate the row fulfils. What a statement's triggers queue is gathered and goes into
+ * (requesttable.c), checks per row the constraints that may differ from row to row, inserts into the heap,
+ * and inserts into those indexes whose predicate the row fulfils. What a statement's triggers queue is gathered and goes into
  * the heap many rows at a time, as COPY does it.
  *
  * Why that is the same as an INSERT: it is taken only when nothing hangs on the table that an INSERT
- * would run (no trigger but our own, no rule, no row security that holds for the owner, no unknown column
- * with a default, no deferred or exclusion constraint), and a row that a CHECK or NOT NULL would refuse
+ * would run (no trigger but our own, no rule, no row security that holds for the owner, no partition's bound,
+ * no unknown column with a default or of a domain, no deferred or exclusion constraint), and a row that a CHECK or NOT NULL would refuse
  * is left to the INSERT, which refuses it in PostgreSQL's words. Locks, WAL, SSI and unique checks are
  * those of the heap's and the index's own functions. A row carries the command id of the moment it was
  * queued at, so later commands of the transaction see it, and a scan that is under way does not.
  *
  * Why rows may be held back: only those of a trigger that its statement is firing at its end, and only
  * until that end, in ExecutorFinish(), which is not left but by an error that takes the statement with
- * it. Triggers that fire elsewhere (COPY, deferred ones, replication) insert at once. A subtransaction
+ * it. Triggers that fire elsewhere (COPY, deferred ones, replication) insert at once, as do those of a
+ * statement that changes several tables (WITH), whose triggers could look for the rows. A subtransaction
  * cannot come between: those begun in there are over before the next trigger fires.
  */
 #include "postgres.h"
@@ -205,7 +206,8 @@ hold(Statement *s)
 static void
 finish_statement(QueryDesc *query)
 {
-	Statement mine = {.outer = statement, .query = query->estate->es_query_cxt};
+	bool several = query->plannedstmt->hasModifyingCTE;
+	Statement mine = {.outer = statement, .query = several ? NULL : query->estate->es_query_cxt};
 
 	statement = &mine;
 	PG_TRY();

@@ -231,13 +231,28 @@ store_items(KtNewEvent *items, int n)
 const char kt_events_suppressed[] =
 	"the row was deleted meanwhile, or a trigger or rule on kridtech.webhook_events suppressed it";
 
-/* Equal for equal deliveries; another call's is another, as good as always. */
-static uint32
-hash_of(const KtWebhook *w)
+/* Of a delivery: equal for equal ones, and for different ones hardly. */
+typedef struct Print
 {
-	if (w->call_id != NULL)
-		return hash_bytes((const unsigned char *) w->call_id, (int) strlen(w->call_id));
-	return hash_bytes((const unsigned char *) w->raw, (int) w->raw_len);
+	uint32 call; /* of the callId, or of the body where there is none */
+	uint32
+		body; /* looked at where calls are alike: whoever sends many long bodies must not have them compared */
+	bool has_body;
+} Print;
+
+static uint32
+hash_of(const char *bytes, size_t len)
+{
+	return hash_bytes((const unsigned char *) bytes, (int) len);
+}
+
+static uint32
+print_of_body(const KtWebhook *w, Print *print)
+{
+	if (!print->has_body)
+		print->body = hash_of(w->raw, w->raw_len);
+	print->has_body = true;
+	return print->body;
 }
 
 /*
@@ -247,7 +262,7 @@ hash_of(const KtWebhook *w)
 static void
 find_twins(const KtWebhook *webhooks, int n, int *twins, int *counts)
 {
-	uint32 *hashes = palloc(n * sizeof(uint32));
+	Print *prints = palloc0(n * sizeof(Print));
 	int i;
 	int j;
 
@@ -255,12 +270,20 @@ find_twins(const KtWebhook *webhooks, int n, int *twins, int *counts)
 	{
 		const KtWebhook *w = &webhooks[i];
 
-		hashes[i] = hash_of(w);
+		if (w->call_id != NULL)
+			prints[i].call = hash_of(w->call_id, strlen(w->call_id));
+		else
+			prints[i].call = print_of_body(w, &prints[i]);
 		counts[i] = 0;
 		for (j = 0; j < i; j++)
-			if (hashes[j] == hashes[i] && webhooks[j].raw_len == w->raw_len &&
-			    memcmp(webhooks[j].raw, w->raw, w->raw_len) == 0)
+		{
+			const KtWebhook *v = &webhooks[j];
+
+			if (prints[j].call == prints[i].call && v->raw_len == w->raw_len &&
+			    print_of_body(v, &prints[j]) == print_of_body(w, &prints[i]) &&
+			    memcmp(v->raw, w->raw, w->raw_len) == 0)
 				break;
+		}
 		twins[i] = j;
 		counts[j]++;
 	}

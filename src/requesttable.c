@@ -12,8 +12,8 @@
  * altered one, and any other that was added, is evaluated for every row.
  *
  * Why no one's code runs in it with the wrong rights or search_path: a table with a function or operator
- * in a constraint or an index that is not built in is left to the ordinary way. For the same reason
- * nothing in here can call back.
+ * in a constraint or an index that is not built in, or that is not immutable, is left to the ordinary way.
+ * For the same reason nothing in here can call back: what runs statements is not immutable.
  */
 #include "postgres.h"
 
@@ -127,7 +127,7 @@ static bool
 is_of_content(const KtRequestTable *t, Node *expression)
 {
 	Bitmapset *read = NULL;
-	bool result = contain_mutable_functions(expression);
+	bool result = false;
 	int c;
 
 	pull_varattnos(expression, 1, &read);
@@ -190,11 +190,13 @@ keep_columns(KtRequestTable *t, TupleDesc desc)
 				break;
 		if (attribute->attgenerated != '\0' || attribute->attidentity != '\0')
 			return false;
-		if (c == KT_NCOLUMNS && attribute->atthasdef)
+		/* a domain may have a default and constraints of its own */
+		if (c == KT_NCOLUMNS &&
+		    (attribute->atthasdef || get_typtype(attribute->atttypid) == TYPTYPE_DOMAIN))
 			return false;
 		if (c == KT_NCOLUMNS)
 			continue;
-		if (attribute->atttypid != kt_columns[c].type)
+		if (attribute->atttypid != kt_columns[c].type || attribute->atttypmod != -1)
 			return false;
 		t->attnum[c] = attribute->attnum;
 		found++;
@@ -213,7 +215,7 @@ keep_checks(KtRequestTable *t, Relation table, TupleConstr *constraints)
 	{
 		Node *check = stringToNode(constraints->check[i].ccbin);
 
-		if (runs_foreign_code(check, NULL))
+		if (runs_foreign_code(check, NULL) || contain_mutable_functions(check))
 			return false;
 		if (is_implied(table, check))
 			continue;
@@ -268,14 +270,16 @@ keep_table(KtRequestTable *t, Relation table)
 {
 	TupleDesc desc = CreateTupleDescCopyConstr(RelationGetDescr(table));
 
-	if (table->rd_rel->relkind != RELKIND_RELATION || table->rd_rel->relam != HEAP_TABLE_AM_OID ||
-	    table->rd_rules != NULL || table->rd_rel->relforcerowsecurity || has_foreign_trigger(table))
+	if (table->rd_rel->relkind != RELKIND_RELATION || table->rd_rel->relispartition ||
+	    table->rd_rel->relam != HEAP_TABLE_AM_OID || table->rd_rules != NULL ||
+	    table->rd_rel->relforcerowsecurity || has_foreign_trigger(table))
 		return false;
 	t->sequence = get_relname_relid("call_requests_id_seq", RelationGetNamespace(table));
 	if (!OidIsValid(t->sequence))
 		return false;
 	t->estate = CreateExecutorState();
 	t->slot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+	t->slot->tts_tableOid = t->table;
 	t->queued = CStringGetTextDatum("queued");
 	t->alike_context =
 		AllocSetContextCreate(t->context, "kridtech alike rows", ALLOCSET_SMALL_SIZES);

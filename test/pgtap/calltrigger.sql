@@ -158,6 +158,63 @@ SET LOCAL ROLE pgtap_t_other;
 SELECT is(test.state_of('SELECT kridtech_queue_call(''+14155550100'')'), '23514', 'another role''s rows are asked by themselves');
 ROLLBACK;
 
+-- what only an INSERT does right is left to it
+BEGIN;
+CREATE DOMAIN test.tenant AS text DEFAULT 'main' NOT NULL;
+ALTER TABLE kridtech.call_requests ADD COLUMN tenant test.tenant;
+SELECT kridtech_queue_call('+14155550100') AS id \gset
+SELECT is((SELECT tenant::text FROM kridtech.call_requests WHERE id = :id), 'main', 'an added column has its domain''s default');
+ROLLBACK;
+BEGIN;
+ALTER TABLE kridtech.call_requests ALTER not_after TYPE timestamptz(0);
+SELECT kridtech_queue_call('+14155550100', not_after => '2999-01-01 00:00:00.7+00') AS id \gset
+SELECT is((SELECT not_after FROM kridtech.call_requests WHERE id = :id), '2999-01-01 00:00:01+00'::timestamptz, 'a column''s modifier holds');
+ROLLBACK;
+BEGIN;
+DELETE FROM kridtech.call_requests;
+ALTER TABLE kridtech.call_requests ADD CHECK (tableoid = 'kridtech.call_requests'::regclass);
+SELECT is(test.state_of('SELECT kridtech_queue_call(''+14155550100'')'), '00000', 'a constraint sees the table''s OID');
+ALTER TABLE kridtech.call_requests ADD CHECK (tableoid = 0) NOT VALID;
+SELECT is(test.state_of('SELECT kridtech_queue_call(''+14155550100'')'), '23514', 'and no other');
+ROLLBACK;
+BEGIN;
+DELETE FROM kridtech.call_requests;
+CREATE TABLE test.all_requests (LIKE kridtech.call_requests) PARTITION BY RANGE (priority);
+ALTER TABLE test.all_requests ATTACH PARTITION kridtech.call_requests FOR VALUES FROM (0) TO (5);
+SELECT is(test.state_of('SELECT kridtech_queue_call(''+14155550100'', priority => 9)'), '23514', 'a partition''s bound holds');
+ROLLBACK;
+-- a built-in function that queues a call itself
+BEGIN;
+ALTER TABLE kridtech.call_requests ADD CHECK (reference = 'inner' OR query_to_xml('SELECT public.kridtech_queue_call(''+14155550101'', reference => ''inner'')', true, true, '') IS NOT NULL) NOT VALID;
+SELECT is(test.state_of('SELECT kridtech_queue_call(''+14155550100'', reference => ''outer'')'), '00000', 'a constraint that queues a call does so');
+SELECT is((SELECT string_agg(to_number, ' ' ORDER BY to_number) FROM kridtech.call_requests WHERE reference IN ('inner', 'outer')), '+14155550100 +14155550101', 'and both rows are whole');
+ROLLBACK;
+
+-- who may look at the end of a statement sees the rows
+BEGIN;
+CREATE TABLE test.parent (id int PRIMARY KEY, phone text) PARTITION BY LIST (id);
+CREATE TABLE test.part PARTITION OF test.parent DEFAULT;
+CREATE TABLE test.other (n int);
+CREATE TABLE test.seen (calls bigint);
+CREATE FUNCTION test.look() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO test.seen SELECT count(*) FROM kridtech.call_requests WHERE to_number = '+14155550177';
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER call AFTER INSERT ON test.parent FOR EACH ROW EXECUTE FUNCTION kridtech_call_trigger('phone');
+CREATE TRIGGER look AFTER INSERT ON test.parent FOR EACH STATEMENT EXECUTE FUNCTION test.look();
+INSERT INTO test.parent SELECT i, '+14155550177' FROM generate_series(1, 10) i;
+SELECT is((SELECT calls FROM test.seen), 10::bigint, 'a trigger of a partitioned table sees the calls of its partitions');
+DROP TRIGGER look ON test.parent;
+CREATE TRIGGER look AFTER INSERT ON test.other FOR EACH STATEMENT EXECUTE FUNCTION test.look();
+DELETE FROM test.seen;
+CREATE TABLE test.plain (id int PRIMARY KEY, phone text);
+CREATE TRIGGER call AFTER INSERT ON test.plain FOR EACH ROW EXECUTE FUNCTION kridtech_call_trigger('phone');
+WITH rows AS (INSERT INTO test.plain VALUES (1, '+14155550177') RETURNING id) INSERT INTO test.other SELECT id FROM rows;
+SELECT is((SELECT calls FROM test.seen), 11::bigint, 'a trigger of another table of the statement sees them too');
+ROLLBACK;
+
 -- rolled back
 SELECT count(*) AS before FROM kridtech.call_requests \gset
 BEGIN;
