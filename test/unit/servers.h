@@ -323,7 +323,7 @@ start_with_text(Script script, const char *text)
 
 /* Returns how many requests it got, when nothing more can come. */
 static inline int
-stop(Server *server)
+stop_server(Server *server)
 {
 	int requests;
 
@@ -524,7 +524,7 @@ answer_to_text(const char *text)
 	perform(client, &result);
 	free(result.body);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 	result.answer.body = NULL;
 	return result.answer;
 }
@@ -683,7 +683,7 @@ remove_hostile_environment(void **state)
 	char path[80];
 
 	(void) state;
-	stop(proxy);
+	stop_server(proxy);
 	snprintf(path, sizeof(path), "%s/.netrc", environment_dir);
 	(void) unlink(path);
 	return rmdir(environment_dir);

@@ -118,7 +118,7 @@ start(const char *text, size_t len)
 
 /* The clients have closed their connections, or are about to. */
 static void
-stop(Server *server)
+stop_server(Server *server)
 {
 	shutdown(server->listener, SHUT_RDWR);
 	pthread_join(server->thread, NULL);
@@ -256,7 +256,7 @@ download(const char *text, size_t len, int64_t max_bytes)
 	run(owner);
 	assert_int_equal(owner->ends, 1);
 	assert_int_equal(kt_http_active(owner->http), 0);
-	stop(server); /* a download closes its connection */
+	stop_server(server); /* a download closes its connection */
 	return owner;
 }
 
@@ -423,7 +423,7 @@ a_sink_that_waits_gets_every_byte_once_and_in_order(void **state)
 	assert_true(waits >= 39);
 	assert_bytes("the body", owner->bytes, owner->len, text + header, len - header);
 	forget(owner);
-	stop(server);
+	stop_server(server);
 	free(text);
 }
 
@@ -447,7 +447,7 @@ a_waiting_download_ends_by_its_time_out(void **state)
 	run(owner);
 	assert_int_equal(owner->answer.curl_code, 28);
 	forget(owner);
-	stop(server);
+	stop_server(server);
 	free(text);
 }
 
@@ -473,7 +473,7 @@ an_abort_of_a_waiting_download_is_clean(void **state)
 	assert_null(turn(owner, &answer));
 	assert_int_equal(owner->ends, 0);
 	forget(owner);
-	stop(server);
+	stop_server(server);
 	free(text);
 }
 
@@ -494,7 +494,7 @@ a_sink_that_stops_ends_it(void **state)
 	assert_int_equal(owner->answer.curl_code, WRITE_ERROR);
 	assert_string_equal(owner->error, "the download was stopped");
 	forget(owner);
-	stop(server);
+	stop_server(server);
 	free(text);
 }
 
@@ -517,7 +517,7 @@ an_address_that_is_not_allowed_is_not_connected_to(void **state)
 	assert_true(owner->asked > 0);
 	assert_int_equal(atomic_load(&server->connections), 0);
 	forget(owner);
-	stop(server);
+	stop_server(server);
 }
 
 /* An ordinary request on the same client, to its end. */
@@ -566,7 +566,7 @@ a_download_shares_no_connection_with_other_requests(void **state)
 	assert_true(answer.reused);
 	assert_int_equal(atomic_load(&server->connections), 2);
 	forget(owner);
-	stop(server);
+	stop_server(server);
 }
 
 int

@@ -25,7 +25,7 @@ an_answer_is_given_with_status_body_date_and_time(void **state)
 	assert_true(result.answer.total_us > 0);
 	free(result.body);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -172,7 +172,7 @@ nothing_of_an_answer_remains_for_the_next(void **state)
 	assert_int_equal(result.answer.body_len, 0);
 	free(result.body);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 /* Sends the text, then the same block for as long as the client takes it. */
@@ -224,7 +224,7 @@ an_endless_answer_is_cut_and_takes_bounded_memory(void **state)
 		assert_true(heap_in_use() <= before + (size_t) 1024 * 1024);
 		free(result.body);
 		client_free(client);
-		stop(server);
+		stop_server(server);
 	}
 }
 
@@ -251,7 +251,7 @@ an_endless_header_line_is_an_error(void **state)
 	(void) state;
 	expect_failure(client, true);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -274,7 +274,7 @@ an_answer_of_exactly_the_limit_is_taken_and_one_byte_more_is_not(void **state)
 	assert_true(result.answer.too_large);
 	free(result.body);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 /* The output of a shell command as the body of an answer with Content-Encoding: gzip. */
@@ -315,7 +315,7 @@ gzip_is_decoded_though_it_was_not_offered(void **state)
 	assert_bytes("body", result.body, result.answer.body_len, BYTES("{\"a\":1}"));
 	free(result.body);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 	free(text);
 }
 
@@ -336,7 +336,7 @@ a_gzip_bomb_is_cut(void **state)
 	assert_true(heap_in_use() <= before + (size_t) 2 * 1024 * 1024);
 	free(result.body);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 	free(text);
 }
 

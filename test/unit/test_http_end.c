@@ -31,7 +31,7 @@ expect_works_after(Client *client)
 	assert_int_equal(atomic_load(&good->requests), 1);
 	free(result.body);
 	client->request.url = client->url;
-	stop(good);
+	stop_server(good);
 }
 
 /* Steps for a while, during which nothing is to happen. */
@@ -68,7 +68,7 @@ an_abort_before_the_first_step_sends_nothing(void **state)
 	assert_int_equal(atomic_load(&server->requests), 1);
 	expect_works_after(client);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -91,7 +91,7 @@ an_abort_while_resolving_returns_at_once_and_sends_nothing_later(void **state)
 	assert_int_equal(atomic_load(&server->connections), 0);
 	assert_true(client->longest_step < PROMPT_US);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 /* The name is resolved and a connection to it kept: the parked transfer must not take that one either. */
@@ -120,7 +120,7 @@ an_abort_while_resolving_does_not_use_a_kept_connection_later(void **state)
 	assert_int_equal(atomic_load(&server->requests), 1);
 	assert_int_equal(atomic_load(&server->connections), 1);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -154,7 +154,7 @@ an_abort_in_the_tls_handshake_returns_at_once_and_sends_no_request(void **state)
 	expect_works_after(client);
 	assert_int_equal(atomic_load(&server->connections), 1);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -175,7 +175,7 @@ abort_after_sending(Script script, size_t wanted)
 	assert_int_equal(atomic_load(&server->received), received);
 	assert_int_equal(atomic_load(&server->connections), 1);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -208,7 +208,7 @@ an_abort_of_a_finished_transfer_that_was_not_reaped_is_clean(void **state)
 	assert_null(kt_http_reap(client->http, &answer));
 	expect_works_after(client);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -234,7 +234,7 @@ an_abort_of_an_expired_transfer_that_was_not_reaped_is_clean(void **state)
 	client->request.request_timeout_ms = 30000;
 	expect_works_after(client);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 /* ---- time-outs -------------------------------------------------------------------------------------------------- */
@@ -278,7 +278,7 @@ resolving_times_out_without_blocking_and_the_next_transfer_works(void **state)
 	client->request.request_timeout_ms = client->request.connect_timeout_ms = 30000;
 	expect_works_after(client);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -306,7 +306,7 @@ the_tls_handshake_times_out(void **state)
 	(void) state;
 	expect_timeout(client, 200, 30000, "timed out in the TLS handshake", false);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -321,7 +321,7 @@ waiting_for_an_answer_times_out_by_the_request_timeout_only(void **state)
 	assert_true(kt_http_now() - began >= 500000);
 	assert_int_equal(atomic_load(&server->requests), 1);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -333,7 +333,7 @@ reading_an_answer_times_out(void **state)
 	(void) state;
 	expect_timeout(client, 30000, 300, "timed out while reading the answer", true);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 /* A byte now and then keeps nothing alive. */
@@ -357,7 +357,7 @@ a_dripping_answer_times_out(void **state)
 	(void) state;
 	expect_timeout(client, 30000, 400, "timed out while reading the answer", true);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 /* The owner was away (stopped, swapped out) until after the deadline; the answer had come in time. */
@@ -379,7 +379,7 @@ an_answer_that_is_there_when_the_deadline_is_noticed_counts(void **state)
 	assert_int_equal(result.answer.status, 200);
 	kt_http_release(client->http, transfer);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -407,7 +407,7 @@ the_deadline_told_is_the_nearest_one(void **state)
 		(void) kt_http_abort(client->http, transfers[i]);
 	assert_int_equal(kt_http_active(client->http), 0);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 /* An owner that waits as told neither spins nor sleeps past anything. */
@@ -429,7 +429,7 @@ waiting_takes_no_processor_time(void **state)
 	if (!under_valgrind())
 		assert_true(spent < 500000);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 int

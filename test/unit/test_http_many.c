@@ -27,7 +27,7 @@ a_resolver_thread_has_every_signal_blocked_and_the_owner_its_own_mask(void **sta
 		assert_int_equal(sigismember(&before, sig), sigismember(&after, sig));
 	free(result.body);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -83,7 +83,7 @@ no_socket_is_left_to_a_child(void **state)
 	assert_true(fcntl(kt_http_fd(client->http), F_GETFD) & FD_CLOEXEC);
 	free(result.body);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 /* ---- many ---------------------------------------------------------------------------------------------------------- */
@@ -133,7 +133,7 @@ a_thousand_transfers_run_at_once(void **state)
 	assert_int_equal(kt_http_active(client->http), 0);
 	assert_int_equal(atomic_load(&server->requests), CONCURRENT);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -187,7 +187,7 @@ memory_is_flat_over_twenty_thousand_transfers(void **state)
 	assert_true(heap_in_use() <= warm + 16384);
 	assert_int_equal(atomic_load(&server->connections), 1);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -212,7 +212,7 @@ memory_is_flat_over_transfers_that_fail(void **state)
 	}
 	assert_true(heap_in_use() <= warm + 16384);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 int

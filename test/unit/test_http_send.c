@@ -79,7 +79,7 @@ second_request_of(const char *reset, const char *body, Result *second)
 	}
 	free(first.body);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -146,7 +146,7 @@ a_post_whose_reused_connection_dies_after_its_head_is_not_sent_again(void **stat
 		assert_int_equal(atomic_load(&server->requests), 1);
 		free(result.body);
 		client_free(client);
-		stop(server);
+		stop_server(server);
 	}
 }
 
@@ -227,7 +227,7 @@ a_post_is_not_sent_again_on_another_kept_connection(void **state)
 		assert_true(result.answer.bytes_sent > 0);
 		free(result.body);
 		client_free(client);
-		assert_int_equal(stop(server), 3);
+		assert_int_equal(stop_server(server), 3);
 	}
 }
 
@@ -263,7 +263,7 @@ an_empty_post_is_not_sent_again_either(void **state)
 	assert_int_equal(atomic_load(&server->requests), 2);
 	free(second.body);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -307,7 +307,7 @@ a_connection_that_was_closed_while_idle_is_replaced(void **state)
 	assert_int_equal(atomic_load(&server->requests), 3);
 	assert_int_equal(atomic_load(&server->connections), 3);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -329,7 +329,7 @@ a_connection_is_kept_and_said_to_be_reused(void **state)
 	assert_int_equal(atomic_load(&server->connections), 1);
 	assert_int_equal(atomic_load(&server->requests), 5);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 /* ---- bytes_sent: the proof that nothing left ---------------------------------------------------------------- */
@@ -419,7 +419,7 @@ nothing_was_sent_when_tls_fails(void **state)
 
 		expect_failure(client, false);
 		client_free(client);
-		stop(server);
+		stop_server(server);
 	}
 }
 
@@ -444,7 +444,7 @@ nothing_was_sent_is_said_after_an_earlier_success_too(void **state)
 	assert_false(result.answer.reused);
 	free(result.body);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -473,7 +473,7 @@ something_was_sent_when_an_answer_breaks_off(void **state)
 		expect_failure(client, true);
 		assert_int_equal(atomic_load(&server->requests), 1);
 		client_free(client);
-		stop(server);
+		stop_server(server);
 	}
 }
 
@@ -529,7 +529,7 @@ something_was_sent_when_an_answer_has_no_possible_status(void **state)
 	assert_true(result.answer.bytes_sent > 0);
 	free(result.body);
 	client_free(client);
-	assert_int_equal(stop(server), 1);
+	assert_int_equal(stop_server(server), 1);
 }
 
 static void
@@ -553,7 +553,7 @@ a_post_is_sent_with_exactly_these_bytes(void **state)
 	assert_string_equal(strstr(server->seen, "\r\n\r\n") + 4, body_text);
 	free(result.body);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -576,7 +576,7 @@ a_get_is_sent_with_exactly_these_bytes(void **state)
 	assert_string_equal(headers, expected);
 	free(result.body);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 /* libcurl asks for Expect: 100-continue from 1 MB on. */
@@ -602,7 +602,7 @@ a_large_body_goes_out_whole_and_without_expect(void **state)
 	free(body);
 	free(result.body);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -635,7 +635,7 @@ a_request_is_copied_when_it_is_submitted(void **state)
 	assert_non_null(strstr(server->seen, "User-Agent: kridtech/test\r\n"));
 	assert_string_equal(strstr(server->seen, "\r\n\r\n") + 4, body_text);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 static void
@@ -659,7 +659,7 @@ a_redirect_is_not_followed(void **state)
 		assert_int_equal(answer.status, statuses[i]);
 	}
 	assert_int_equal(atomic_load(&target->connections), 0);
-	stop(target);
+	stop_server(target);
 }
 
 static void
@@ -686,7 +686,7 @@ the_environment_has_no_effect(void **state)
 	assert_string_equal(getenv("SSLKEYLOGFILE"), keylog_file);
 	assert_int_equal(atomic_load(&proxy->connections), 0);
 	client_free(client);
-	stop(server);
+	stop_server(server);
 }
 
 int
