@@ -84,7 +84,7 @@ sub server_kill
 {
 	my ($node, %option) = @_;
 	my $pid      = delete $postmaster{ $node->data_dir };
-	my @children = children($pid);
+	my @children = stopped_children($pid);
 	kill KILL => $pid, $option{all} ? @children : ();
 	waitpid $pid, 0;
 	# The new postmaster refuses to start while one of the old children lives.
@@ -97,7 +97,7 @@ END
 	local $?;
 	for my $pid (values %postmaster)
 	{
-		my @children = children($pid);
+		my @children = stopped_children($pid);
 		kill KILL => $pid, @children;
 		waitpid $pid, 0;
 	}
@@ -123,6 +123,15 @@ sub children
 		push @found, $pid if $of == $parent;
 	}
 	return @found;
+}
+
+# The children of a postmaster that is stopped first: it must not make another one meanwhile.
+sub stopped_children
+{
+	my ($pid) = @_;
+	kill STOP => $pid;
+	kt_wait(sub { ((stat_of($pid))[0] // 'T') =~ /[TZ]/ }, 10) or die 'the postmaster does not stop';
+	return children($pid);
 }
 
 # A zombie has ended.
