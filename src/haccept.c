@@ -201,14 +201,26 @@ next_look(const KtHttpd *httpd)
 	return next;
 }
 
+/* When an idle one is to be looked at. */
+static int64_t
+idle_look(const KtHconn *conn)
+{
+	int64_t end = conn->since + PATIENCE_US;
+
+	return conn->look_at > end ? conn->look_at : end;
+}
+
 int64_t
 kt_haccept_patience(const KtHttpd *httpd)
 {
-	const KtHconn *idle = httpd->conns.phases[KT_HCONN_IDLE].head;
+	const KtHconn *conn = httpd->conns.phases[KT_HCONN_IDLE].head;
 	int64_t next = next_look(httpd);
 
-	if (idle != NULL && (next < 0 || idle->since + PATIENCE_US < next))
-		next = idle->since + PATIENCE_US;
+	for (; conn != NULL; conn = conn->next)
+	{
+		if (next < 0 || idle_look(conn) < next)
+			next = idle_look(conn);
+	}
 	return next;
 }
 
@@ -223,8 +235,16 @@ first_idle(const KtHttpd *httpd, int64_t now)
 
 	for (; conn != NULL && conn->since + PATIENCE_US <= now; conn = conn->next)
 	{
-		if (kt_hconn_is_silent(conn) && kt_hconn_last_bytes(conn) + PATIENCE_US <= now)
+		int64_t due;
+
+		if (conn->look_at > now)
+			continue;
+		due = kt_hconn_last_bytes(conn) + PATIENCE_US;
+		if (due <= now && kt_hconn_is_silent(conn))
 			return conn;
+		if (due < now)
+			due = now;
+		conn->look_at = (due / LOOK_STEP_US + 1) * LOOK_STEP_US;
 	}
 	return NULL;
 }

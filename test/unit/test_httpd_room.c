@@ -93,6 +93,34 @@ a_connection_that_has_just_been_answered_is_not_closed_for_room(void **state)
 	end_server();
 }
 
+/* What it has sent of it is with the library, and no more in the kernel. */
+static void
+who_has_begun_its_next_request_is_waited_for(void **state)
+{
+	KtHttpdOptions options = default_options();
+	Client *regular;
+	Client *next;
+
+	(void) state;
+	options.max_connections = 1;
+	begin_server(&options);
+	regular = connect_plain();
+	post(regular, "{}");
+	UNTIL(count_answers(regular) == 1);
+	let_pass(900 * MS);
+	say(regular, "POST /webhook/se");
+	settle();
+	next = connect_plain();
+	post(next, "{}");
+	assert_true(let_pass(400 * MS) < 60);
+	assert_false(regular->ended);
+	say(regular, "cret HTTP/1.1\r\nHost: kt\r\nContent-Length: 2\r\n\r\n{}");
+	UNTIL(count_answers(regular) == 2);
+	UNTIL(count_answers(next) == 1);
+	assert_int_equal(server.total, 3);
+	end_server();
+}
+
 static void
 nobody_makes_room_for_none(void **state)
 {
@@ -387,6 +415,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(beyond_the_limit_clients_wait_in_the_kernel),
 		cmocka_unit_test(a_connection_that_has_just_been_answered_is_not_closed_for_room),
+		cmocka_unit_test(who_has_begun_its_next_request_is_waited_for),
 		cmocka_unit_test(nobody_makes_room_for_none),
 		cmocka_unit_test(when_all_places_are_taken_the_slowest_head_makes_room),
 		cmocka_unit_test(who_has_said_nothing_makes_room_before_who_has_begun),
