@@ -85,7 +85,7 @@ history_share()
 	local rows=$1 from=$(($2 * HISTORY_CHUNK)) chunk
 	printf 'SET session_replication_role = replica;\n'
 	for (( ; from < rows; from += 2 * HISTORY_CHUNK)); do
-		chunk="(SELECT n, n % ($rows / 3) AS lead, timestamptz '2025-01-01' + interval '365 days' * n / $rows AS at
+		chunk="(SELECT n, n % ($rows / 3) AS lead, timestamptz '2025-01-01' + interval '365 days' * (n::float8 / $rows) AS at
 			FROM generate_series($from, least($from + $HISTORY_CHUNK, $rows) - 1) AS n) AS c"
 		cat <<-SQL
 			INSERT INTO kridtech.call_requests (id, account_id, to_number, dynamic_variables, reference, state, attempts, call_id,
