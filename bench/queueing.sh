@@ -22,6 +22,11 @@ bench_queueing()
 	for ((i = 0; i < ROUNDS; i++)); do
 		queueing_round "$n"
 	done
+	# no other row is to dial them
+	psql_do "TRUNCATE kridtech.call_requests"
+	until [ "$(psql_do "SELECT value::int FROM kridtech.stats WHERE name = 'in_flight'")" = 0 ]; do
+		sleep 0.1
+	done
 	OURS=("${QUEUEING_ours[@]}")
 	for table in plain bare pending equal; do
 		local -n theirs=QUEUEING_$table
