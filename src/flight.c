@@ -18,6 +18,9 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+/* CURLE_FAILED_INIT */
+#define FAILED_INIT 2
+
 void
 kt_air_init(KtAir *air, MemoryContext context, KtSlot *slot, KtGates *gates)
 {
@@ -62,6 +65,17 @@ kt_air_batch(const KtAir *air)
 	                                                                      : LARGE_BATCH;
 }
 
+bool
+kt_air_has(const KtAir *air, int64 id)
+{
+	int i;
+
+	for (i = 0; i < air->size; i++)
+		if (air->flights[i].taken && air->flights[i].id == id)
+			return true;
+	return false;
+}
+
 /* ---- beginning and end ------------------------------------------------------------------------------- */
 
 static KtFlight *
@@ -99,7 +113,9 @@ forget_key(KtFlight *flight)
 	}
 	if (flight->stamp != NULL)
 		pfree(flight->stamp);
-	flight->key = flight->stamp = NULL;
+	if (flight->base_url != NULL)
+		pfree(flight->base_url);
+	flight->key = flight->stamp = flight->base_url = NULL;
 }
 
 void
@@ -143,6 +159,7 @@ fill(KtAir *air, KtFlight *flight, const KtClaim *claim)
 	flight->key = MemoryContextStrdup(air->context, gate->key);
 	if (gate->stamp != NULL)
 		flight->stamp = MemoryContextStrdup(air->context, gate->stamp);
+	flight->base_url = MemoryContextStrdup(air->context, kt_base_url);
 	kt_api_build(&request, flight->key, &flight->http);
 	flight->http.owner = flight;
 	return flight;
@@ -241,7 +258,7 @@ judge(KtFlight *flight, const KtHttpAnswer *http)
 	flight->retry_after = http->retry_after;
 }
 
-/* The result of a transfer that was given up, or could not even begin. */
+/* The result of a transfer that was given up, or held back. */
 static void
 judge_given_up(KtFlight *flight, int64 bytes_sent, const char *why)
 {
@@ -258,6 +275,23 @@ judge_given_up(KtFlight *flight, int64 bytes_sent, const char *why)
 	result->error = unsent ? NULL : error_text(KT_OUTCOME_UNKNOWN, 0, why);
 	flight->effect = KT_EFFECT_UNCLEAR;
 	flight->retry_after = -1;
+	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * The network took nothing: memory is out, or too many resolvers are stuck. As for any other that could not be sent it
+ * waits longer each time, and after some the account is tried by one request at a time.
+ */
+static void
+judge_unstarted(KtFlight *flight)
+{
+	KtHttpAnswer answer = {.curl_code = FAILED_INIT,
+	                       .error = "the request could not be started",
+	                       .body = "",
+	                       .retry_after = -1};
+	MemoryContext caller = MemoryContextSwitchTo(flight->context);
+
+	judge(flight, &answer);
 	MemoryContextSwitchTo(caller);
 }
 
@@ -287,7 +321,7 @@ kt_air_send(KtAir *air, KtFlight *flight)
 	forget_request(flight);
 	if (flight->transfer == NULL)
 	{
-		judge_given_up(flight, 0, "the request could not be started");
+		judge_unstarted(flight);
 		land(air, flight);
 	}
 }
@@ -315,6 +349,8 @@ kt_air_is_outdated(const KtAir *air, const KtFlight *flight)
 {
 	const char *stamp = air->gates->gates[flight->gate].stamp;
 
+	if (strcmp(flight->base_url, kt_base_url) != 0)
+		return true;
 	return flight->effect == KT_EFFECT_UNAUTHORIZED && flight->stamp != NULL && stamp != NULL &&
 	       strcmp(flight->stamp, stamp) != 0;
 }

@@ -25,8 +25,19 @@ extern int64 kt_queue_read_ref(const char *ref);
 typedef struct KtCandidate
 {
 	int64 id;
+	int priority;
 	char *account_id; /* palloc'd in the context that was current */
 } KtCandidate;
+
+/* A place in the order of what is ready, and where a scan begins: there, and, if above, in all higher priorities. */
+typedef struct KtMark
+{
+	int priority;
+	int64 id;
+	bool above;
+} KtMark;
+
+#define KT_MARK_BEGIN ((KtMark){PG_INT32_MAX, PG_INT64_MIN, true})
 
 /* A request that is claimed: 'placing', with an open attempt. Text in the database's encoding, palloc'd. */
 typedef struct KtClaim
@@ -46,13 +57,25 @@ typedef struct KtClaim
  */
 extern void kt_queue_replan(void);
 
+/* What a scan passes over. */
+typedef struct KtScanRules
+{
+	const char *default_account;
+	const char **skip; /* accounts */
+	int nskip;
+	const int64 *aside; /* requests */
+	int naside;
+	TimestampTz born; /* what was created before came from elsewhere */
+} KtScanRules;
+
 /*
- * Requests that are ready, in their order, but for those of the accounts to skip, and those
- * created before born, which came from elsewhere, and those set aside. Returns how many.
+ * Requests that are ready, in their order from a mark on. Returns how many; *full when there may be more.
  */
-extern int kt_queue_scan(const char *default_account, const char **skip, int nskip,
-                         const int64 *aside, int naside, TimestampTz born, KtCandidate *candidates,
-                         int max);
+extern int kt_queue_scan(const KtScanRules *rules, const KtMark *from, KtCandidate *candidates,
+                         int max, bool *full);
+
+/* The last of all that is ready, as a mark. False when nothing is. */
+extern bool kt_queue_last_ready(KtMark *mark);
 
 /* True when something ready is older than the queue. For when nothing else is ready. */
 extern bool kt_queue_has_foreign(TimestampTz born);
@@ -66,6 +89,12 @@ extern int kt_queue_claim(const int64 *ids, const char **refs, int n, const char
 
 /* A request that cannot be sent because of its own content becomes 'failed', if it is still queued. */
 extern void kt_queue_reject(int64 id, const char *error);
+
+/*
+ * A request that cannot be claimed waits for a minute; if it is older, for as long as it is old, up to ten. The table
+ * says why.
+ */
+extern void kt_queue_set_back(int64 id, const char *error);
 
 /* NOTIFY kridtech_calls for those of the requests that are in a final state, unless kridtech.notify is off. */
 extern void kt_queue_notify(const int64 *ids, int n);

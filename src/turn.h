@@ -18,6 +18,9 @@
 /* The table is the truth and a wake only a hint: without one, it is looked at this often. */
 #define KT_POLL_US INT64CONST(1000000)
 
+/* A unit of work that failed is tried again after this. */
+#define KT_FAILURE_US INT64CONST(500000)
+
 typedef enum KtSweepKind
 {
 	KT_SWEEP_RECOVER,
@@ -34,8 +37,7 @@ typedef struct KtSweep
 	int limit;
 	int64 anew_at; /* when it begins with all rows again */
 	int64 epoch;
-	int moved;            /* by the last one */
-	TimestampTz next_due; /* found by KT_SWEEP_PROMOTE */
+	int moved; /* by the last one */
 } KtSweep;
 
 typedef struct KtDialer
@@ -51,6 +53,7 @@ typedef struct KtDialer
 	KtSync *sync;
 	KtRetention retention;
 	KtSweep sweeps[KT_NSWEEPS];
+	bool blind; /* what is to be swept could not be looked at */
 
 	bool look;            /* something may have been queued since the last scan */
 	bool held;            /* nothing may be claimed: what is in stock is no reason to try */
@@ -74,6 +77,7 @@ typedef struct KtTurn
 	int nclaimed;
 	bool unconfirmed; /* no synchronous standby may have its commit */
 	int64 last_id;    /* the candidate a claim of one was about */
+	bool building;    /* claimed requests are made into flights: an error is of their own content */
 } KtTurn;
 
 /* record.c: results into the tables, what they teach about the accounts, and the counters. */
