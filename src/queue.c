@@ -29,13 +29,16 @@ kt_queue_replan(void)
 /* ---- correlation ----------------------------------------------------------------------------------- */
 
 #define REF_ID_DIGITS 12
+#define REF_WIDE_ID_DIGITS 16
+#define REF_RANDOM_DIGITS 20
 
 char *
 kt_queue_make_ref(int64 id)
 {
 	static const char hex[] = "0123456789abcdef";
-	static uint8 random[64 * (KT_REF_SIZE - 1 - REF_ID_DIGITS) / 2]; /* asking for it costs */
+	static uint8 random[64 * REF_RANDOM_DIGITS / 2]; /* asking for it costs */
 	static Size used = sizeof(random);
+	int digits = (uint64) id >> (4 * REF_ID_DIGITS) == 0 ? REF_ID_DIGITS : REF_WIDE_ID_DIGITS;
 	char *ref = palloc(KT_REF_SIZE);
 	int i;
 
@@ -43,9 +46,9 @@ kt_queue_make_ref(int64 id)
 		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not get random bytes")));
 	if (used == sizeof(random))
 		used = 0;
-	for (i = 0; i < REF_ID_DIGITS; i++)
-		ref[i] = hex[(id >> (4 * (REF_ID_DIGITS - 1 - i))) & 0xF];
-	for (; i < KT_REF_SIZE - 1; i += 2)
+	for (i = 0; i < digits; i++)
+		ref[i] = hex[(id >> (4 * (digits - 1 - i))) & 0xF];
+	for (; i < digits + REF_RANDOM_DIGITS; i += 2)
 	{
 		ref[i] = hex[random[used] >> 4];
 		ref[i + 1] = hex[random[used++] & 0xF];
@@ -57,11 +60,14 @@ kt_queue_make_ref(int64 id)
 int64
 kt_queue_read_ref(const char *ref)
 {
-	char digits[REF_ID_DIGITS + 1];
+	char digits[REF_WIDE_ID_DIGITS + 1];
+	size_t len = strlen(ref);
 
-	if (strlen(ref) != KT_REF_SIZE - 1 || strspn(ref, "0123456789abcdef") != KT_REF_SIZE - 1)
+	if ((len != REF_ID_DIGITS + REF_RANDOM_DIGITS &&
+	     len != REF_WIDE_ID_DIGITS + REF_RANDOM_DIGITS) ||
+	    strspn(ref, "0123456789abcdef") != len)
 		return 0;
-	strlcpy(digits, ref, sizeof(digits));
+	strlcpy(digits, ref, len - REF_RANDOM_DIGITS + 1);
 	return (int64) strtoull(digits, NULL, 16);
 }
 
@@ -70,19 +76,28 @@ kt_queue_read_ref(const char *ref)
 /*
  * No lock, and no more than the ids: a scan may look at thousands. A direct INSERT may have left a
  * not_before that lies ahead in a ready row; it is set aside here, so that the next scan is spared it.
- *
- * Three stretches of the index, in its order: what is above the mark's priority, what is of it from the mark on, what
- * is below.
  */
-#define STRETCH(condition)                                                                     \
-	"(SELECT q.id, coalesce(q.account_id, $1), q.not_before > clock_timestamp(), q.priority"   \
+#define SCAN(condition)                                                                        \
+	"SELECT q.id, coalesce(q.account_id, $1), q.not_before > clock_timestamp(), q.priority"    \
 	" FROM kridtech.call_requests AS q WHERE q.state = 'queued' AND q.next_attempt_at IS NULL" \
 	" AND coalesce(q.account_id, $1) <> ALL ($2) AND q.created_at >= $4"                       \
-	" AND q.id <> ALL ($5) AND " condition " ORDER BY q.priority DESC, q.id LIMIT $3)"
+	" AND q.id <> ALL ($5)" condition " ORDER BY q.priority DESC, q.id LIMIT $3"
 
 static KtStatement scan_ready = {
-	STRETCH("$8 AND q.priority > $6") " UNION ALL " STRETCH(
-		"q.priority = $6 AND q.id >= $7") " UNION ALL " STRETCH("q.priority < $6") " LIMIT $3",
+	SCAN(""),
+	SPI_OK_SELECT,
+	{TEXTOID, TEXTARRAYOID, INT8OID, TIMESTAMPTZOID, INT8ARRAYOID},
+	NULL,
+};
+
+/*
+ * From a mark on, in the order of the index: what is above its priority, what is of it, what is below. By = instead of
+ * = ANY, which leaves the order to be made, the planner takes the primary key for the middle one, and reads the
+ * history.
+ */
+static KtStatement scan_part = {
+	"(" SCAN(" AND $8 AND q.priority > $6") ") UNION ALL (" SCAN(
+		" AND q.priority = ANY (ARRAY[$6]) AND q.id >= $7") ") UNION ALL (" SCAN(" AND q.priority < $6") ") LIMIT $3",
 	SPI_OK_SELECT,
 	{TEXTOID, TEXTARRAYOID, INT8OID, TIMESTAMPTZOID, INT8ARRAYOID, INT4OID, INT8OID, BOOLOID},
 	NULL,
@@ -150,10 +165,13 @@ kt_queue_scan(const KtScanRules *rules, const KtMark *from, KtCandidate *candida
 	values[2] = Int64GetDatum(max);
 	values[3] = TimestampTzGetDatum(rules->born);
 	values[4] = kt_statement_int8s(rules->aside, rules->naside);
-	values[5] = Int32GetDatum(from->priority);
-	values[6] = Int64GetDatum(from->id);
-	values[7] = BoolGetDatum(from->above);
-	rows = kt_statement_run(&scan_ready, values, NULL);
+	if (from != NULL)
+	{
+		values[5] = Int32GetDatum(from->priority);
+		values[6] = Int64GetDatum(from->id);
+		values[7] = BoolGetDatum(from->above);
+	}
+	rows = kt_statement_run(from != NULL ? &scan_part : &scan_ready, values, NULL);
 	early = palloc(Max(rows, 1) * sizeof(int64));
 	for (i = 0; i < rows; i++)
 	{

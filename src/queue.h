@@ -10,10 +10,10 @@
 #include "utils/timestamp.h"
 
 /*
- * A kridtech_ref: 48 bits of the request's id, then 80 random ones, in hexadecimal. That it names its request
- * saves an index on call_attempts, which would cost every call.
+ * A kridtech_ref: 48 bits of the request's id, or, where that has more, 64; then 80 random ones, in hexadecimal. That it
+ * names its request saves an index on call_attempts, which would cost every call.
  */
-#define KT_REF_SIZE 33
+#define KT_REF_SIZE 37
 
 /* A new one, palloc'd. */
 extern char *kt_queue_make_ref(int64 id);
@@ -36,8 +36,6 @@ typedef struct KtMark
 	int64 id;
 	bool above;
 } KtMark;
-
-#define KT_MARK_BEGIN ((KtMark){PG_INT32_MAX, PG_INT64_MIN, true})
 
 /* A request that is claimed: 'placing', with an open attempt. Text in the database's encoding, palloc'd. */
 typedef struct KtClaim
@@ -69,7 +67,7 @@ typedef struct KtScanRules
 } KtScanRules;
 
 /*
- * Requests that are ready, in their order from a mark on. Returns how many; *full when there may be more.
+ * Requests that are ready, in their order; from a mark on, unless it is NULL. Returns how many; *full when there may be more.
  */
 extern int kt_queue_scan(const KtScanRules *rules, const KtMark *from, KtCandidate *candidates,
                          int max, bool *full);

@@ -111,17 +111,16 @@ find_path(KtStock *stock, const KtScanRules *rules, const KtCandidate *found, in
 	path->whole_due = kt_http_now() + Min(took * DEAR_SHARE, DEAR_LAST_US);
 }
 
-/* Brings the candidates. */
+/* Brings the candidates. fruitless: go on behind the last one. */
 static void
-fill(KtStock *stock, const KtScanRules *rules, KtCandidate *found)
+fill(KtStock *stock, const KtScanRules *rules, KtCandidate *found, bool fruitless)
 {
 	KtPath *path = &stock->path;
-	bool fruitless = kt_stock_is_fruitless(stock);
 	int64 begun = kt_http_now();
 	bool part = !fruitless && begun < path->whole_due && path->skipped == digest(rules);
-	KtMark from = fruitless ? path->last : part ? path->from : KT_MARK_BEGIN;
+	const KtMark *from = fruitless ? &path->last : part ? &path->from : NULL;
 
-	stock->n = kt_queue_scan(rules, &from, found, KT_STOCK_SIZE, &stock->full);
+	stock->n = kt_queue_scan(rules, from, found, KT_STOCK_SIZE, &stock->full);
 	if (stock->n > 0)
 		path->last = (KtMark){found[stock->n - 1].priority, found[stock->n - 1].id, false};
 	path->tried = path->claimed = 0;
@@ -139,16 +138,18 @@ kt_stock_scan(KtStock *stock, KtGates *gates, TimestampTz born)
 {
 	KtCandidate *found = palloc(KT_STOCK_SIZE * sizeof(KtCandidate));
 	KtScanRules rules = {.default_account = kt_account_id, .born = born};
+	bool fruitless = kt_stock_is_fruitless(stock);
 	bool new_gate = false;
 	int i;
 
-	kt_gate_forget_unused(gates); /* what the stock holds is void from here on */
+	stock->n = stock->next = 0;
+	kt_gate_forget_unused(
+		gates); /* which the stock no longer refers to, even if the scan should throw */
 	find_skipped(gates, &rules);
 	let_in_again(stock);
 	rules.aside = stock->aside;
 	rules.naside = stock->naside;
-	fill(stock, &rules, found);
-	stock->next = 0;
+	fill(stock, &rules, found, fruitless);
 	stock->scanned_at = kt_http_now();
 	for (i = 0; i < stock->n; i++)
 	{
