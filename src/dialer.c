@@ -168,7 +168,8 @@ record_alone(KtDialer *d, KtFlight *flight)
 	flight->alone = true;
 	flight->failures++;
 	flight->retry_at = kt_http_now() + Min(flight->failures, 20) * KT_FAILURE_US;
-	if (sqlstate == ERRCODE_UNIQUE_VIOLATION && flight->result.state == KT_NEXT_PLACED)
+	if (sqlstate == ERRCODE_UNIQUE_VIOLATION && flight->result.state == KT_NEXT_PLACED &&
+	    kt_turn_is_taken(flight)) /* it might be the word of somebody's trigger */
 	{
 		kt_air_doubt(&d->air, flight);
 		ereport(WARNING, (errmsg("the Kridtech API answered request " INT64_FORMAT

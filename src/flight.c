@@ -18,6 +18,9 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+/* No more flights begin while the bodies in the air are so many bytes: few requests have large ones. */
+#define MAX_BYTES INT64CONST(67108864)
+
 /* CURLE_FAILED_INIT */
 #define FAILED_INIT 2
 
@@ -46,6 +49,8 @@ kt_air_resize(KtAir *air, int size)
 int
 kt_air_free_places(const KtAir *air)
 {
+	if (air->bytes >= MAX_BYTES)
+		return 0;
 	return Max(0, Min(kt_max_concurrent_requests, air->size) - air->taken);
 }
 
@@ -127,6 +132,7 @@ kt_air_end(KtAir *air, KtFlight *flight)
 		air->gates->gates[flight->gate].in_flight--;
 	if (flight->landed)
 		air->landed--;
+	air->bytes -= flight->bytes;
 	kt_api_forget(&flight->http);
 	forget_key(flight);
 	MemoryContextReset(flight->context);
@@ -162,6 +168,8 @@ fill(KtAir *air, KtFlight *flight, const KtClaim *claim)
 	flight->base_url = MemoryContextStrdup(air->context, kt_base_url);
 	kt_api_build(&request, flight->key, &flight->http);
 	flight->http.owner = flight;
+	flight->bytes = (int64) flight->http.body_len;
+	air->bytes += flight->bytes;
 	return flight;
 }
 
@@ -191,6 +199,8 @@ land(KtAir *air, KtFlight *flight)
 	flight->landed = true;
 	flight->transfer = NULL;
 	air->landed++;
+	air->bytes -= flight->bytes;
+	flight->bytes = 0;
 }
 
 /* ---- what an attempt's end means --------------------------------------------------------------------- */

@@ -29,6 +29,7 @@ typedef struct KtFlight
 	char *stamp;              /* of that key's file, or NULL */
 	char *base_url;           /* where it was sent: the setting may be another one by now */
 	KtHttpRequest http;       /* until it is sent */
+	int64 bytes;              /* of its body */
 	KtHttpTransfer *transfer; /* while it is on the network */
 
 	KtResult result; /* UTF-8, in the flight's context */
@@ -47,6 +48,7 @@ typedef struct KtAir
 	int size;         /* how many of them have ever been allowed */
 	int taken;        /* flights begun and not ended */
 	int landed;       /* of these, those that have landed */
+	int64 bytes;      /* of the bodies that are in the air */
 	int64 latency_us; /* of the last answers, smoothed */
 } KtAir;
 

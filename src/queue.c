@@ -77,8 +77,11 @@ kt_queue_read_ref(const char *ref)
  * No lock, and no more than the ids: a scan may look at thousands. A direct INSERT may have left a
  * not_before that lies ahead in a ready row; it is set aside here, so that the next scan is spared it.
  */
+#define HEAVY_BYTES "2000" /* compressed: from there on they are stored apart */
+
 #define SCAN(condition)                                                                        \
-	"SELECT q.id, coalesce(q.account_id, $1), q.not_before > clock_timestamp(), q.priority"    \
+	"SELECT q.id, coalesce(q.account_id, $1), q.not_before > clock_timestamp(), q.priority,"   \
+	" pg_column_size(q.dynamic_variables) > " HEAVY_BYTES                                      \
 	" FROM kridtech.call_requests AS q WHERE q.state = 'queued' AND q.next_attempt_at IS NULL" \
 	" AND coalesce(q.account_id, $1) <> ALL ($2) AND q.created_at >= $4"                       \
 	" AND q.id <> ALL ($5)" condition " ORDER BY q.priority DESC, q.id LIMIT $3"
@@ -184,6 +187,7 @@ kt_queue_scan(const KtScanRules *rules, const KtMark *from, KtCandidate *candida
 		{
 			candidates[n].id = kt_statement_int64(i, 1);
 			candidates[n].priority = DatumGetInt32(kt_statement_datum(i, 4, &isnull));
+			candidates[n].heavy = DatumGetBool(kt_statement_datum(i, 5, &isnull)) && !isnull;
 			candidates[n++].account_id = kt_statement_text(i, 2);
 		}
 	}

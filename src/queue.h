@@ -26,6 +26,7 @@ typedef struct KtCandidate
 {
 	int64 id;
 	int priority;
+	bool heavy;       /* its variables may be large */
 	char *account_id; /* palloc'd in the context that was current */
 } KtCandidate;
 

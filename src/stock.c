@@ -23,6 +23,7 @@ kt_stock_init(KtStock *stock, MemoryContext context)
 	memset(stock, 0, sizeof(*stock));
 	stock->ids = MemoryContextAlloc(context, KT_STOCK_SIZE * sizeof(int64));
 	stock->gates = MemoryContextAlloc(context, KT_STOCK_SIZE * sizeof(int));
+	stock->heavy = MemoryContextAlloc(context, KT_STOCK_SIZE * sizeof(bool));
 }
 
 bool
@@ -154,6 +155,7 @@ kt_stock_scan(KtStock *stock, KtGates *gates, TimestampTz born)
 	for (i = 0; i < stock->n; i++)
 	{
 		stock->ids[i] = found[i].id;
+		stock->heavy[i] = found[i].heavy;
 		stock->gates[i] = kt_gate_find(gates, found[i].account_id);
 		new_gate = new_gate || !gates->gates[stock->gates[i]].looked_at;
 	}
@@ -165,16 +167,19 @@ int
 kt_stock_pick(KtStock *stock, const KtGates *gates, int want, int64 *ids)
 {
 	int *picked = palloc0(Max(gates->n, 1) * sizeof(int));
+	int heavy = 0;
 	int n = 0;
 
-	while (n < want && kt_stock_has(stock))
+	while (n < want && heavy < KT_STOCK_HEAVY && kt_stock_has(stock))
 	{
 		int gate = stock->gates[stock->next];
+		bool is_heavy = stock->heavy[stock->next];
 		int64 id = stock->ids[stock->next++];
 
 		if (kt_gate_allow(&gates->gates[gate], picked[gate] + 1) <= picked[gate])
 			continue;
 		picked[gate]++;
+		heavy += is_heavy;
 		ids[n++] = id;
 	}
 	return n;

@@ -14,6 +14,9 @@
 /* Requests that one scan brings at most. */
 #define KT_STOCK_SIZE 10000
 
+/* Heavy requests that are picked at a time: what a claim takes in memory is a multiple of them. */
+#define KT_STOCK_HEAVY 16
+
 /* Requests that are set aside at most. */
 #define KT_STOCK_ASIDE 64
 
@@ -44,7 +47,8 @@ typedef struct KtStock
 	int naside;
 
 	int64 *ids;
-	int *gates; /* the index of each one's gate */
+	int *gates;  /* the index of each one's gate */
+	bool *heavy; /* a megabyte, perhaps */
 	int n;
 	int next;
 	bool full;        /* the last scan brought as many as it may: there are more */

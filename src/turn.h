@@ -85,6 +85,9 @@ extern void kt_turn_record(KtTurn *turn);
 extern void kt_turn_learn(KtTurn *turn);
 extern void kt_turn_count(KtDialer *d, KtFlight **flights, int n);
 
+/* Whether the callId of a result belongs to another request: one that could not be recorded may have failed otherwise. */
+extern bool kt_turn_is_taken(const KtFlight *flight);
+
 /* claim.c: claims what may be sent now and makes flights of it. In a unit of work. */
 extern void kt_turn_claim(KtTurn *turn);
 

@@ -63,6 +63,42 @@ sub holding
 	$d->becomes($id, 'placed', 'it is placed when the trigger is gone');
 }
 
+# A trigger's word that something is there already is not the word that the callId is.
+{
+	$d->sql(q{
+		CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE unique_violation USING MESSAGE = 'once is enough'; END$$;
+		CREATE TRIGGER again BEFORE UPDATE ON kridtech.call_requests FOR EACH ROW
+			WHEN (NEW.state = 'placed' AND NEW.reference = 'again') EXECUTE FUNCTION again()});
+	my $id = $d->queue('+4931130001', account_id => 'again', reference => 'again');
+	kt_wait(sub { errors('ERROR:  once is enough') > 2 });
+	is($d->state($id) . $d->causes('again'), 'placing', "a trigger's unique violation makes no request unknown, nor pauses its account");
+	$d->sql('DROP TRIGGER again ON kridtech.call_requests');
+	$d->becomes($id, 'placed', 'the result is recorded when the trigger is gone', 20);
+	is($d->k('+4931130001'), 1, 'K = 1');
+}
+
+# ---- many that are large --------------------------------------------------------------------------------------
+
+sub peak_kb
+{
+	my $pid = $d->dialer_pid;
+	open my $file, '<', "/proc/$pid/status" or die "/proc/$pid/status: $!";
+	my ($line) = grep { /^VmHWM:/ } <$file>;
+	return $line =~ /(\d+)/ ? $1 : die $line;
+}
+
+{
+	$d->set('kridtech.max_concurrent_requests' => 150);
+	$d->post('settings', { latency => 500 });
+	$d->sql(q{SELECT kridtech_pause('large')});
+	$d->sql(q{SELECT count(kridtech_queue_call('+493140' || lpad(i::text, 4, '0'), jsonb_build_object('a', repeat('x', 1000000)), account_id => 'large')) FROM generate_series(1, 150) AS i});
+	$d->sql(q{SELECT kridtech_resume('large')});
+	$d->sql_becomes(q{SELECT count(*) FROM kridtech.call_requests WHERE account_id = 'large' AND state = 'placed'}, 150, '150 requests of a megabyte each are placed', 60);
+	cmp_ok(peak_kb(), '<', 260_000, 'by ' . peak_kb() . ' kB at most');
+	$d->post('settings', { latency => 0 });
+	$d->reset('kridtech.max_concurrent_requests');
+}
+
 # ---- many that somebody has locked --------------------------------------------------------------------------
 
 {
