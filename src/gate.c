@@ -338,7 +338,7 @@ void
 kt_gate_refresh(KtGates *gates)
 {
 	const KtAccountFiles *files = kt_account_files();
-	LastFile last = {NULL};
+	LastFile last = {.file = NULL};
 	int i;
 
 	gates->all_closed = false;

@@ -73,12 +73,13 @@ kt_queue_read_ref(const char *ref)
 
 /* ---- scan and claim -------------------------------------------------------------------------------- */
 
+/* Variables of more are called heavy: as they are stored, compressed. */
+#define HEAVY_BYTES "2000"
+
 /*
  * No lock, and no more than the ids: a scan may look at thousands. A direct INSERT may have left a
  * not_before that lies ahead in a ready row; it is set aside here, so that the next scan is spared it.
  */
-#define HEAVY_BYTES "2000" /* compressed: from there on they are stored apart */
-
 #define SCAN(condition)                                                                        \
 	"SELECT q.id, coalesce(q.account_id, $1), q.not_before > clock_timestamp(), q.priority,"   \
 	" pg_column_size(q.dynamic_variables) > " HEAVY_BYTES                                      \
