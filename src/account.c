@@ -22,40 +22,91 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+typedef struct AccountFile
+{
+	char *account_id;
+	char *file;
+} AccountFile;
+
+struct KtAccountFiles
+{
+	AccountFile *rows;
+	int n;
+	int size;
+};
+
+static int
+compare(const void *a, const void *b)
+{
+	return strcmp(((const AccountFile *) a)->account_id, ((const AccountFile *) b)->account_id);
+}
+
+static void
+add(KtAccountFiles *files, char *account_id, char *file)
+{
+	if (files->n == files->size)
+	{
+		files->size *= 2;
+		files->rows = repalloc_huge(files->rows, files->size * sizeof(AccountFile));
+	}
+	files->rows[files->n++] = (AccountFile){account_id, file};
+}
+
 /*
- * The key file that kridtech.accounts names for an account, palloc'd, or NULL.
+ * The key files that kridtech.accounts names; of one account, or of all for NULL.
  *
  * The table is read directly: it has a handful of rows, and the caller needs no right on it.
  */
-static char *
-registered_key_file(const char *account_id)
+static KtAccountFiles *
+registered_files(const char *account_id)
 {
 	Relation table = kt_extension_table("accounts");
 	TupleDesc desc = RelationGetDescr(table);
 	AttrNumber id_column = get_attnum(RelationGetRelid(table), "account_id");
 	AttrNumber file_column = get_attnum(RelationGetRelid(table), "api_key_file");
 	TableScanDesc scan = table_beginscan(table, GetActiveSnapshot(), 0, NULL);
-	char *file = NULL;
+	KtAccountFiles *files = palloc0(sizeof(KtAccountFiles));
 	HeapTuple tuple;
 
-	while (file == NULL && (tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	files->size = 16;
+	files->rows = palloc(files->size * sizeof(AccountFile));
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 	{
 		bool no_id;
 		bool no_file;
 		Datum id = heap_getattr(tuple, id_column, desc, &no_id);
 		Datum path = heap_getattr(tuple, file_column, desc, &no_file);
 
-		if (!no_id && !no_file && strcmp(TextDatumGetCString(id), account_id) == 0)
-			file = TextDatumGetCString(path);
+		if (!no_id && !no_file &&
+		    (account_id == NULL || strcmp(TextDatumGetCString(id), account_id) == 0))
+			add(files, TextDatumGetCString(id), TextDatumGetCString(path));
 	}
 	table_endscan(scan);
 	table_close(table, AccessShareLock);
-	return file;
+	qsort(files->rows, files->n, sizeof(AccountFile), compare);
+	return files;
 }
 
-/* The key in a file, palloc'd, or NULL and *problem, which names the file and never its content. */
-static char *
-read_key(const char *file, char **problem)
+KtAccountFiles *
+kt_account_files(void)
+{
+	return registered_files(NULL);
+}
+
+const char *
+kt_account_file(const KtAccountFiles *files, const char *account_id)
+{
+	AccountFile wanted = {unconstify(char *, account_id), NULL};
+	const AccountFile *found =
+		bsearch(&wanted, files->rows, files->n, sizeof(AccountFile), compare);
+
+	if (found != NULL)
+		return found->file;
+	return kt_api_key_file[0] != '\0' ? kt_api_key_file : NULL;
+}
+
+char *
+kt_account_read_file(const char *file, char **problem)
 {
 	KtBuf buf;
 	KtKeyFault fault;
@@ -79,11 +130,15 @@ read_key(const char *file, char **problem)
 char *
 kt_account_read_key(const char *account_id, char **file, char **problem)
 {
-	*file = account_id != NULL ? registered_key_file(account_id) : NULL;
-	if (*file == NULL && kt_api_key_file[0] != '\0')
-		*file = pstrdup(kt_api_key_file);
+	const char *found = NULL;
+
+	if (account_id != NULL)
+		found = kt_account_file(registered_files(account_id), account_id);
+	else if (kt_api_key_file[0] != '\0')
+		found = kt_api_key_file;
+	*file = found != NULL ? pstrdup(found) : NULL;
 	if (*file != NULL)
-		return read_key(*file, problem);
+		return kt_account_read_file(*file, problem);
 	*problem = pstrdup("no API key file is set");
 	return NULL;
 }

@@ -22,6 +22,17 @@ extern void kt_account_open(const char *account_id, KtAccount *account);
  */
 extern char *kt_account_read_key(const char *account_id, char **file, char **problem);
 
+/* The key in a file, palloc'd, or NULL and *problem, which names the file and never its content. */
+extern char *kt_account_read_file(const char *file, char **problem);
+
+/* The key files of all accounts, read once for many of them. palloc'd. In a transaction. */
+typedef struct KtAccountFiles KtAccountFiles;
+
+extern KtAccountFiles *kt_account_files(void);
+
+/* The key file of an account, the default one if need be, or NULL where none is named. */
+extern const char *kt_account_file(const KtAccountFiles *files, const char *account_id);
+
 extern void kt_account_forget(KtAccount *account);
 
 #endif /* KT_ACCOUNT_H */

@@ -21,6 +21,22 @@
 #define REPLAN_AT 100
 #define REPLAN_US INT64CONST(60000000)
 
+/*
+ * A request is not claimed while an earlier flight of it is in the air, whatever somebody has written into its row:
+ * the results of the two could not be told apart, and that of the first could send it a third time.
+ */
+static int
+without_those_in_air(const KtAir *air, int64 *ids, int n)
+{
+	int kept = 0;
+	int i;
+
+	for (i = 0; i < n; i++)
+		if (!kt_air_has(air, ids[i]))
+			ids[kept++] = ids[i];
+	return kept;
+}
+
 /* Claims up to so many requests and makes flights of them. In a unit of work. */
 static void
 claim(KtTurn *turn, int want)
@@ -29,7 +45,8 @@ claim(KtTurn *turn, int want)
 	int64 *ids = palloc(want * sizeof(int64));
 	const char **refs = NULL;
 	KtClaim *claims = palloc(want * sizeof(KtClaim));
-	int n = kt_stock_pick(&d->stock, &d->gates, want, ids);
+	int n = without_those_in_air(&d->air, ids, kt_stock_pick(&d->stock, &d->gates, want, ids));
+	int picked = n;
 	int i;
 
 	if (n == 0)
@@ -42,6 +59,7 @@ claim(KtTurn *turn, int want)
 			refs[i] = kt_queue_make_ref(ids[i]);
 	}
 	n = kt_queue_claim(ids, refs, n, kt_account_id, d->readiness.epoch, d->readiness.born, claims);
+	turn->building = true;
 	for (i = 0; i < n; i++)
 	{
 		KtFlight *flight = kt_air_board(&d->air, &claims[i]);
@@ -51,6 +69,10 @@ claim(KtTurn *turn, int want)
 		if (gate->closed != NULL)
 			kt_gate_probed(gate);
 	}
+	turn->building = false;
+	kt_stock_note(&d->stock, picked, n);
+	if (kt_stock_is_fruitless(&d->stock))
+		d->hold_until = kt_http_now() + KT_FAILURE_US;
 	if (n > 0)
 		KT_FAULT("claim-executed");
 }

@@ -35,9 +35,6 @@
 #include "worker.h"
 #include "xact.h"
 
-/* A unit of work that failed is tried again after this. */
-#define FAILURE_US INT64CONST(500000)
-
 /* What is due once a second is done together, so that an idle dialer wakes once. */
 #define TOGETHER_US INT64CONST(20000)
 
@@ -170,8 +167,9 @@ record_alone(KtDialer *d, KtFlight *flight)
 	kt_count(d->slot, KT_COUNT_RESULT_RETRIES, 1);
 	flight->alone = true;
 	flight->failures++;
-	flight->retry_at = kt_http_now() + Min(flight->failures, 20) * FAILURE_US;
-	if (sqlstate == ERRCODE_UNIQUE_VIOLATION && flight->result.state == KT_NEXT_PLACED)
+	flight->retry_at = kt_http_now() + Min(flight->failures, 20) * KT_FAILURE_US;
+	if (sqlstate == ERRCODE_UNIQUE_VIOLATION && flight->result.state == KT_NEXT_PLACED &&
+	    kt_turn_is_taken(flight)) /* it might be the word of somebody's trigger */
 	{
 		kt_air_doubt(&d->air, flight);
 		ereport(WARNING, (errmsg("the Kridtech API answered request " INT64_FORMAT
@@ -204,6 +202,7 @@ typedef struct Rejection
 {
 	int64 id;
 	const char *error;
+	bool for_good;
 } Rejection;
 
 static void
@@ -213,33 +212,50 @@ reject_work(void *argument)
 	KtOwner owner;
 
 	kt_owner_begin(&owner);
-	kt_queue_reject(rejection->id, rejection->error);
+	if (rejection->for_good)
+		kt_queue_reject(rejection->id, rejection->error);
+	else
+		kt_queue_set_back(rejection->id, rejection->error);
 	kt_owner_end(&owner);
 }
 
+static bool
+reject(int64 id, const char *error, bool for_good)
+{
+	Rejection rejection = {id, error, for_good};
+
+	return kt_xact_run(for_good ? "rejecting a request" : "setting back a request", reject_work,
+	                   &rejection, NULL, NULL, 0) == KT_XACT_DONE;
+}
+
 /*
- * A claim failed. It is tried one by one, so that a poison row shows itself; one whose own content is at
- * fault (SQLSTATE class 22) becomes 'failed', another is left aside. For what passes, the dialer waits a little.
+ * A request that cannot be claimed is out of the others' way: in the table, which has room for any number, or, where
+ * that is refused too, in memory. Should there be no more room, the dialer goes slowly.
+ */
+static void
+set_back(KtDialer *d, int64 id, const char *error)
+{
+	ereport(WARNING, (errmsg("call request " INT64_FORMAT " cannot be claimed", id),
+	                  errdetail("It is tried again in a minute or more; the others go on.")));
+	if (!reject(id, error, false) && !kt_stock_set_aside(&d->stock, id))
+		d->hold_until = kt_http_now() + KT_FAILURE_US;
+}
+
+/*
+ * A claim failed. It is tried one by one, so that a poison row shows itself; one that cannot be sent because of its
+ * own content (SQLSTATE class 22, and not by somebody's trigger) becomes 'failed', another is set back. For what
+ * passes, the dialer waits a little.
  */
 static void
 claim_failed(KtDialer *d, KtTurn *turn, int sqlstate, const char *error)
 {
-	Rejection rejection = {turn->last_id, error};
-	bool content = ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_TO_CATEGORY(ERRCODE_DATA_EXCEPTION);
+	bool content = turn->building &&
+	               ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_TO_CATEGORY(ERRCODE_DATA_EXCEPTION);
 
 	if (kt_xact_is_passing(sqlstate))
-		d->hold_until = kt_http_now() + FAILURE_US;
-	else if (d->claim_one && turn->last_id != 0)
-	{
-		if (!content || kt_xact_run("rejecting a request", reject_work, &rejection, NULL, NULL,
-		                            0) != KT_XACT_DONE)
-		{
-			kt_stock_set_aside(&d->stock, turn->last_id);
-			ereport(WARNING,
-			        (errmsg("call request " INT64_FORMAT " cannot be claimed", turn->last_id),
-			         errdetail("It is left aside for a minute; the others go on.")));
-		}
-	}
+		d->hold_until = kt_http_now() + KT_FAILURE_US;
+	else if (d->claim_one && turn->last_id != 0 && !(content && reject(turn->last_id, error, true)))
+		set_back(d, turn->last_id, error);
 	if (!content)
 		d->stock.n = d->stock.next = 0; /* it may be out of date */
 	d->claim_one = true;

@@ -18,6 +18,12 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+/* No more flights begin while the bodies in the air are so many bytes: few requests have large ones. */
+#define MAX_BYTES INT64CONST(67108864)
+
+/* CURLE_FAILED_INIT */
+#define FAILED_INIT 2
+
 void
 kt_air_init(KtAir *air, MemoryContext context, KtSlot *slot, KtGates *gates)
 {
@@ -43,6 +49,8 @@ kt_air_resize(KtAir *air, int size)
 int
 kt_air_free_places(const KtAir *air)
 {
+	if (air->bytes >= MAX_BYTES)
+		return 0;
 	return Max(0, Min(kt_max_concurrent_requests, air->size) - air->taken);
 }
 
@@ -60,6 +68,17 @@ kt_air_batch(const KtAir *air)
 {
 	return air->latency_us > (int64) kt_max_concurrent_requests * WORK_US ? SMALL_BATCH
 	                                                                      : LARGE_BATCH;
+}
+
+bool
+kt_air_has(const KtAir *air, int64 id)
+{
+	int i;
+
+	for (i = 0; i < air->size; i++)
+		if (air->flights[i].taken && air->flights[i].id == id)
+			return true;
+	return false;
 }
 
 /* ---- beginning and end ------------------------------------------------------------------------------- */
@@ -99,7 +118,9 @@ forget_key(KtFlight *flight)
 	}
 	if (flight->stamp != NULL)
 		pfree(flight->stamp);
-	flight->key = flight->stamp = NULL;
+	if (flight->base_url != NULL)
+		pfree(flight->base_url);
+	flight->key = flight->stamp = flight->base_url = NULL;
 }
 
 void
@@ -111,6 +132,7 @@ kt_air_end(KtAir *air, KtFlight *flight)
 		air->gates->gates[flight->gate].in_flight--;
 	if (flight->landed)
 		air->landed--;
+	air->bytes -= flight->bytes;
 	kt_api_forget(&flight->http);
 	forget_key(flight);
 	MemoryContextReset(flight->context);
@@ -143,8 +165,11 @@ fill(KtAir *air, KtFlight *flight, const KtClaim *claim)
 	flight->key = MemoryContextStrdup(air->context, gate->key);
 	if (gate->stamp != NULL)
 		flight->stamp = MemoryContextStrdup(air->context, gate->stamp);
+	flight->base_url = MemoryContextStrdup(air->context, kt_base_url);
 	kt_api_build(&request, flight->key, &flight->http);
 	flight->http.owner = flight;
+	flight->bytes = (int64) flight->http.body_len;
+	air->bytes += flight->bytes;
 	return flight;
 }
 
@@ -174,6 +199,8 @@ land(KtAir *air, KtFlight *flight)
 	flight->landed = true;
 	flight->transfer = NULL;
 	air->landed++;
+	air->bytes -= flight->bytes;
+	flight->bytes = 0;
 }
 
 /* ---- what an attempt's end means --------------------------------------------------------------------- */
@@ -241,7 +268,7 @@ judge(KtFlight *flight, const KtHttpAnswer *http)
 	flight->retry_after = http->retry_after;
 }
 
-/* The result of a transfer that was given up, or could not even begin. */
+/* The result of a transfer that was given up, or held back. */
 static void
 judge_given_up(KtFlight *flight, int64 bytes_sent, const char *why)
 {
@@ -258,6 +285,23 @@ judge_given_up(KtFlight *flight, int64 bytes_sent, const char *why)
 	result->error = unsent ? NULL : error_text(KT_OUTCOME_UNKNOWN, 0, why);
 	flight->effect = KT_EFFECT_UNCLEAR;
 	flight->retry_after = -1;
+	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * The network took nothing: memory is out, or too many resolvers are stuck. As for any other that could not be sent it
+ * waits longer each time, and after some the account is tried by one request at a time.
+ */
+static void
+judge_unstarted(KtFlight *flight)
+{
+	KtHttpAnswer answer = {.curl_code = FAILED_INIT,
+	                       .error = "the request could not be started",
+	                       .body = "",
+	                       .retry_after = -1};
+	MemoryContext caller = MemoryContextSwitchTo(flight->context);
+
+	judge(flight, &answer);
 	MemoryContextSwitchTo(caller);
 }
 
@@ -287,7 +331,7 @@ kt_air_send(KtAir *air, KtFlight *flight)
 	forget_request(flight);
 	if (flight->transfer == NULL)
 	{
-		judge_given_up(flight, 0, "the request could not be started");
+		judge_unstarted(flight);
 		land(air, flight);
 	}
 }
@@ -315,6 +359,8 @@ kt_air_is_outdated(const KtAir *air, const KtFlight *flight)
 {
 	const char *stamp = air->gates->gates[flight->gate].stamp;
 
+	if (strcmp(flight->base_url, kt_base_url) != 0)
+		return true;
 	return flight->effect == KT_EFFECT_UNAUTHORIZED && flight->stamp != NULL && stamp != NULL &&
 	       strcmp(flight->stamp, stamp) != 0;
 }

@@ -27,7 +27,9 @@ typedef struct KtFlight
 	int gate;                 /* index of its account's gate, -1: none yet */
 	char *key;                /* what it was sent with: the gate's may be another one by now */
 	char *stamp;              /* of that key's file, or NULL */
+	char *base_url;           /* where it was sent: the setting may be another one by now */
 	KtHttpRequest http;       /* until it is sent */
+	int64 bytes;              /* of its body */
 	KtHttpTransfer *transfer; /* while it is on the network */
 
 	KtResult result; /* UTF-8, in the flight's context */
@@ -46,6 +48,7 @@ typedef struct KtAir
 	int size;         /* how many of them have ever been allowed */
 	int taken;        /* flights begun and not ended */
 	int landed;       /* of these, those that have landed */
+	int64 bytes;      /* of the bodies that are in the air */
 	int64 latency_us; /* of the last answers, smoothed */
 } KtAir;
 
@@ -69,6 +72,9 @@ extern int kt_air_free_places(const KtAir *air);
 /* How many flights one turn should deal with at most. */
 extern int kt_air_batch(const KtAir *air);
 
+/* Whether a request is in the air already. */
+extern bool kt_air_has(const KtAir *air, int64 id);
+
 /* Makes a flight of a claim, its request ready to be sent. Throws what kt_api_build() throws. */
 extern KtFlight *kt_air_board(KtAir *air, const KtClaim *claim);
 
@@ -84,7 +90,10 @@ extern void kt_air_collect(KtAir *air);
 /* Gives up whatever has not landed, which lands it: unsent is proven, the rest unknown. */
 extern void kt_air_give_up(KtAir *air, const char *why);
 
-/* Whether it was refused with a key that is no longer its account's: that says nothing of the new one. */
+/*
+ * Whether it was refused with a key that is no longer its account's, or went to another base URL than is set now: that
+ * says nothing of the new one.
+ */
 extern bool kt_air_is_outdated(const KtAir *air, const KtFlight *flight);
 
 /* The result of a landed flight is unknown instead: its callId belongs to another request. */

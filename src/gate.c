@@ -14,6 +14,7 @@
 
 #include "account.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "compat.h"
 #include "extension.h"
 #include "http.h"
@@ -26,29 +27,17 @@
 /* After so many failures in a row to send anything, one request at a time shows whether it works again. */
 #define UNREACHABLE_AFTER 10
 
+/* A gate that was not asked for so long is forgotten. */
+#define UNUSED_US INT64CONST(60000000)
+
+/* How long no probe is sent after one whose time could not be written down. */
+#define PROBED_US INT64CONST(5000000)
+
 void
 kt_gate_init(KtGates *gates, MemoryContext context)
 {
 	memset(gates, 0, sizeof(*gates));
 	gates->context = context;
-}
-
-int
-kt_gate_find(KtGates *gates, const char *account_id)
-{
-	Size size = (gates->n + 1) * sizeof(KtGate);
-	int i;
-
-	for (i = 0; i < gates->n; i++)
-		if (strcmp(gates->gates[i].account_id, account_id) == 0)
-			return i;
-	gates->gates = gates->gates == NULL ? MemoryContextAlloc(gates->context, size)
-	                                    : repalloc(gates->gates, size);
-	memset(&gates->gates[i], 0, sizeof(KtGate));
-	gates->gates[i].account_id = MemoryContextStrdup(gates->context, account_id);
-	gates->gates[i].closed = MemoryContextStrdup(gates->context, "not looked at yet");
-	gates->n++;
-	return i;
 }
 
 static void
@@ -62,6 +51,75 @@ set_copy(KtGates *gates, char **text, const char *with)
 		pfree(*text);
 	}
 	*text = copy;
+}
+
+/* A free place, made if need be. */
+static int
+free_place(KtGates *gates)
+{
+	int size = Max(2 * gates->size, 16);
+	int i;
+
+	for (i = 0; i < gates->n && gates->gates[i].account_id != NULL; i++)
+		;
+	if (i == gates->size)
+	{
+		gates->gates = gates->gates == NULL
+		                   ? MemoryContextAlloc(gates->context, size * sizeof(KtGate))
+		                   : repalloc_huge(gates->gates, size * sizeof(KtGate));
+		gates->size = size;
+	}
+	gates->n = Max(gates->n, i + 1);
+	return i;
+}
+
+int
+kt_gate_find(KtGates *gates, const char *account_id)
+{
+	uint32 hash = hash_bytes((const unsigned char *) account_id, (int) strlen(account_id));
+	KtGate gate = {.hash = hash};
+	int i;
+
+	for (i = 0; i < gates->n; i++)
+		if (gates->gates[i].hash == hash && gates->gates[i].account_id != NULL &&
+		    strcmp(gates->gates[i].account_id, account_id) == 0)
+			break;
+	if (i == gates->n)
+	{
+		i = free_place(gates);
+		gate.account_id = MemoryContextStrdup(gates->context, account_id);
+		gate.closed = MemoryContextStrdup(gates->context, "not looked at yet");
+		gates->gates[i] = gate;
+	}
+	gates->gates[i].used_at = kt_http_now();
+	return i;
+}
+
+static void
+forget(KtGates *gates, KtGate *gate)
+{
+	set_copy(gates, &gate->key, NULL);
+	set_copy(gates, &gate->stamp, NULL);
+	set_copy(gates, &gate->closed, NULL);
+	set_copy(gates, &gate->account_id, NULL);
+}
+
+void
+kt_gate_forget_unused(KtGates *gates)
+{
+	int64 now = kt_http_now();
+	int i;
+
+	for (i = 0; i < gates->n; i++)
+	{
+		KtGate *gate = &gates->gates[i];
+
+		if (gate->account_id != NULL && gate->in_flight == 0 && now - gate->used_at > UNUSED_US &&
+		    gate->shut_until < now)
+			forget(gates, gate);
+	}
+	while (gates->n > 0 && gates->gates[gates->n - 1].account_id == NULL)
+		gates->n--;
 }
 
 /* ---- the pauses ---------------------------------------------------------------------------------- */
@@ -231,28 +289,56 @@ stamp_of(const char *file)
 	                (long long) st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
 }
 
+/* The key file that was read last: many accounts may have the same. */
+typedef struct LastFile
+{
+	char *file; /* NULL: none was read */
+	char *key;
+	char *stamp;
+	char *problem;
+} LastFile;
+
+/*
+ * The stamp comes before the key: should the file be replaced in between, the stamp is the older one's, and the next
+ * look sees that it differs. The other way round a refused key's pause would outlast its replacement.
+ */
+static void
+read_file(LastFile *last, const char *file)
+{
+	if (last->key != NULL)
+		explicit_bzero(last->key, strlen(last->key));
+	memset(last, 0, sizeof(*last));
+	if (file == NULL)
+		return;
+	last->file = pstrdup(file);
+	last->stamp = stamp_of(file);
+	last->key = kt_account_read_file(file, &last->problem);
+}
+
 /* Opens the gate if its key can be had. */
 static void
-read_key(KtGates *gates, KtGate *gate)
+read_key(KtGates *gates, KtGate *gate, const KtAccountFiles *files, LastFile *last)
 {
-	char *problem = NULL;
-	char *file = NULL;
-	char *key = NULL;
+	const char *file = kt_account_file(files, gate->account_id);
+	const char *problem;
 
+	if (file != NULL && (last->file == NULL || strcmp(file, last->file) != 0))
+		read_file(last, file);
 	if (gate->account_id[0] == '\0')
-		problem = pstrdup("no account ID: set kridtech.account_id");
+		problem = "no account ID: set kridtech.account_id";
 	else
-		key = kt_account_read_key(gate->account_id, &file, &problem);
-	set_copy(gates, &gate->stamp, stamp_of(file));
-	set_copy(gates, &gate->key, key);
+		problem = file == NULL ? "no API key file is set" : last->problem;
+	set_copy(gates, &gate->stamp, file == NULL ? NULL : last->stamp);
+	set_copy(gates, &gate->key, problem == NULL ? last->key : NULL);
 	set_copy(gates, &gate->closed, problem);
-	if (key != NULL)
-		explicit_bzero(key, strlen(key));
+	gate->looked_at = true;
 }
 
 void
 kt_gate_refresh(KtGates *gates)
 {
+	const KtAccountFiles *files = kt_account_files();
+	LastFile last = {.file = NULL};
 	int i;
 
 	gates->all_closed = false;
@@ -260,9 +346,12 @@ kt_gate_refresh(KtGates *gates)
 	{
 		KtGate *gate = &gates->gates[i];
 
+		if (gate->account_id == NULL)
+			continue;
 		gate->may_probe = gate->has_pause = false;
-		read_key(gates, gate);
+		read_key(gates, gate, files, &last);
 	}
+	read_file(&last, NULL);
 	read_pauses(gates);
 }
 
@@ -288,9 +377,12 @@ kt_gate_probed(KtGate *gate)
 	values[0] = CStringGetTextDatum(gate->account_id);
 	values[1] = TimestampTzGetDatum(GetCurrentTimestamp() + (int64) kt_probe_interval * 1000);
 	execute(&kept,
-	        "UPDATE kridtech.pauses AS p SET probe_at = $2 WHERE p.account_id = $1"
-	        " AND p.probe_at IS NOT NULL",
+	        "UPDATE kridtech.pauses AS p SET probe_at = $2 WHERE p.ctid IN (SELECT q.ctid"
+	        " FROM kridtech.pauses AS q WHERE q.account_id = $1 AND q.probe_at IS NOT NULL"
+	        " FOR UPDATE SKIP LOCKED)",
 	        2, types, values, NULL, SPI_OK_UPDATE);
+	if (SPI_processed == 0)
+		gate->shut_until = kt_http_now() + PROBED_US;
 	gate->may_probe = false;
 }
 

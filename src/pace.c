@@ -16,6 +16,9 @@
 #define SECOND 1000000.0
 #define BUCKET_SECONDS 0.01
 
+/* The longest wait that is told at once: what is slower is asked again then, and overflows nothing. */
+#define LONGEST_US (86400 * SECOND)
+
 static double
 capacity(const KtPace *pace)
 {
@@ -67,5 +70,6 @@ kt_pace_next(const KtPace *pace, int64_t now)
 	if (pace->rate <= 0 || pace->tokens >= 1.0)
 		return now;
 	/* a microsecond more, so that rounding cannot make the caller come a moment too early for ever */
-	return pace->filled_at + (int64_t) ceil((1.0 - pace->tokens) / pace->rate * SECOND) + 1;
+	return pace->filled_at +
+	       (int64_t) fmin(ceil((1.0 - pace->tokens) / pace->rate * SECOND), LONGEST_US) + 1;
 }

@@ -29,13 +29,16 @@ kt_queue_replan(void)
 /* ---- correlation ----------------------------------------------------------------------------------- */
 
 #define REF_ID_DIGITS 12
+#define REF_WIDE_ID_DIGITS 16
+#define REF_RANDOM_DIGITS 20
 
 char *
 kt_queue_make_ref(int64 id)
 {
 	static const char hex[] = "0123456789abcdef";
-	static uint8 random[64 * (KT_REF_SIZE - 1 - REF_ID_DIGITS) / 2]; /* asking for it costs */
+	static uint8 random[64 * REF_RANDOM_DIGITS / 2]; /* asking for it costs */
 	static Size used = sizeof(random);
+	int digits = (uint64) id >> (4 * REF_ID_DIGITS) == 0 ? REF_ID_DIGITS : REF_WIDE_ID_DIGITS;
 	char *ref = palloc(KT_REF_SIZE);
 	int i;
 
@@ -43,9 +46,9 @@ kt_queue_make_ref(int64 id)
 		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not get random bytes")));
 	if (used == sizeof(random))
 		used = 0;
-	for (i = 0; i < REF_ID_DIGITS; i++)
-		ref[i] = hex[(id >> (4 * (REF_ID_DIGITS - 1 - i))) & 0xF];
-	for (; i < KT_REF_SIZE - 1; i += 2)
+	for (i = 0; i < digits; i++)
+		ref[i] = hex[(id >> (4 * (digits - 1 - i))) & 0xF];
+	for (; i < digits + REF_RANDOM_DIGITS; i += 2)
 	{
 		ref[i] = hex[random[used] >> 4];
 		ref[i + 1] = hex[random[used++] & 0xF];
@@ -57,36 +60,67 @@ kt_queue_make_ref(int64 id)
 int64
 kt_queue_read_ref(const char *ref)
 {
-	char digits[REF_ID_DIGITS + 1];
+	char digits[REF_WIDE_ID_DIGITS + 1];
+	size_t len = strlen(ref);
 
-	if (strlen(ref) != KT_REF_SIZE - 1 || strspn(ref, "0123456789abcdef") != KT_REF_SIZE - 1)
+	if ((len != REF_ID_DIGITS + REF_RANDOM_DIGITS &&
+	     len != REF_WIDE_ID_DIGITS + REF_RANDOM_DIGITS) ||
+	    strspn(ref, "0123456789abcdef") != len)
 		return 0;
-	strlcpy(digits, ref, sizeof(digits));
+	strlcpy(digits, ref, len - REF_RANDOM_DIGITS + 1);
 	return (int64) strtoull(digits, NULL, 16);
 }
 
 /* ---- scan and claim -------------------------------------------------------------------------------- */
 
+/* Variables of more are called heavy: as they are stored, compressed. */
+#define HEAVY_BYTES "2000"
+
 /*
  * No lock, and no more than the ids: a scan may look at thousands. A direct INSERT may have left a
  * not_before that lies ahead in a ready row; it is set aside here, so that the next scan is spared it.
  */
+#define SCAN(condition)                                                                        \
+	"SELECT q.id, coalesce(q.account_id, $1), q.not_before > clock_timestamp(), q.priority,"   \
+	" pg_column_size(q.dynamic_variables) > " HEAVY_BYTES                                      \
+	" FROM kridtech.call_requests AS q WHERE q.state = 'queued' AND q.next_attempt_at IS NULL" \
+	" AND coalesce(q.account_id, $1) <> ALL ($2) AND q.created_at >= $4"                       \
+	" AND q.id <> ALL ($5)" condition " ORDER BY q.priority DESC, q.id LIMIT $3"
+
 static KtStatement scan_ready = {
-	"SELECT q.id, coalesce(q.account_id, $1), q.not_before > clock_timestamp()"
-	" FROM kridtech.call_requests AS q WHERE q.state = 'queued' AND q.next_attempt_at IS NULL"
-	" AND coalesce(q.account_id, $1) <> ALL ($2) AND q.created_at >= $4"
-	" AND q.id <> ALL ($5)"
-	" ORDER BY q.priority DESC, q.id LIMIT $3",
+	SCAN(""),
 	SPI_OK_SELECT,
 	{TEXTOID, TEXTARRAYOID, INT8OID, TIMESTAMPTZOID, INT8ARRAYOID},
 	NULL,
 };
 
+/*
+ * From a mark on, in the order of the index: what is above its priority, what is of it, what is below. By = instead of
+ * = ANY, which leaves the order to be made, the planner takes the primary key for the middle one, and reads the
+ * history.
+ */
+static KtStatement scan_part = {
+	"(" SCAN(" AND $8 AND q.priority > $6") ") UNION ALL (" SCAN(
+		" AND q.priority = ANY (ARRAY[$6]) AND q.id >= $7") ") UNION ALL (" SCAN(" AND q.priority < $6") ") LIMIT $3",
+	SPI_OK_SELECT,
+	{TEXTOID, TEXTARRAYOID, INT8OID, TIMESTAMPTZOID, INT8ARRAYOID, INT4OID, INT8OID, BOOLOID},
+	NULL,
+};
+
 static KtStatement set_aside = {
-	"UPDATE kridtech.call_requests AS r SET next_attempt_at = r.not_before WHERE r.id = ANY ($1)"
-	" AND r.state = 'queued' AND r.next_attempt_at IS NULL AND r.not_before > clock_timestamp()",
+	"UPDATE kridtech.call_requests AS r SET next_attempt_at = r.not_before WHERE r.id IN (SELECT q.id"
+	" FROM kridtech.call_requests AS q WHERE q.id = ANY ($1) AND q.state = 'queued'"
+	" AND q.next_attempt_at IS NULL AND q.not_before > clock_timestamp() FOR UPDATE SKIP LOCKED)",
 	SPI_OK_UPDATE,
 	{INT8ARRAYOID},
+	NULL,
+};
+
+static KtStatement last_ready = {
+	"SELECT q.id, q.priority FROM kridtech.call_requests AS q WHERE q.state = 'queued'"
+	" AND q.next_attempt_at IS NULL ORDER BY q.priority, q.id DESC LIMIT 1",
+	SPI_OK_SELECT,
+	{InvalidOid},
 	NULL,
 };
 
@@ -106,23 +140,42 @@ kt_queue_has_foreign(TimestampTz born)
 	return !TIMESTAMP_IS_NOBEGIN(born) && kt_statement_run(&find_foreign, values, NULL) == 1;
 }
 
-int
-kt_queue_scan(const char *default_account, const char **skip, int nskip, const int64 *aside,
-              int naside, TimestampTz born, KtCandidate *candidates, int max)
+bool
+kt_queue_last_ready(KtMark *mark)
 {
-	Datum values[5];
+	bool isnull;
+
+	if (kt_statement_run(&last_ready, NULL, NULL) == 0)
+		return false;
+	mark->id = kt_statement_int64(0, 1);
+	mark->priority = DatumGetInt32(kt_statement_datum(0, 2, &isnull));
+	mark->above = true;
+	return true;
+}
+
+int
+kt_queue_scan(const KtScanRules *rules, const KtMark *from, KtCandidate *candidates, int max,
+              bool *full)
+{
+	Datum values[8];
 	uint64 rows;
 	uint64 i;
 	int64 *early;
 	int nearly = 0;
 	int n = 0;
 
-	values[0] = CStringGetTextDatum(default_account);
-	values[1] = kt_statement_texts(skip, nskip);
+	values[0] = CStringGetTextDatum(rules->default_account);
+	values[1] = kt_statement_texts(rules->skip, rules->nskip);
 	values[2] = Int64GetDatum(max);
-	values[3] = TimestampTzGetDatum(born);
-	values[4] = kt_statement_int8s(aside, naside);
-	rows = kt_statement_run(&scan_ready, values, NULL);
+	values[3] = TimestampTzGetDatum(rules->born);
+	values[4] = kt_statement_int8s(rules->aside, rules->naside);
+	if (from != NULL)
+	{
+		values[5] = Int32GetDatum(from->priority);
+		values[6] = Int64GetDatum(from->id);
+		values[7] = BoolGetDatum(from->above);
+	}
+	rows = kt_statement_run(from != NULL ? &scan_part : &scan_ready, values, NULL);
 	early = palloc(Max(rows, 1) * sizeof(int64));
 	for (i = 0; i < rows; i++)
 	{
@@ -134,6 +187,8 @@ kt_queue_scan(const char *default_account, const char **skip, int nskip, const i
 		else
 		{
 			candidates[n].id = kt_statement_int64(i, 1);
+			candidates[n].priority = DatumGetInt32(kt_statement_datum(i, 4, &isnull));
+			candidates[n].heavy = DatumGetBool(kt_statement_datum(i, 5, &isnull)) && !isnull;
 			candidates[n++].account_id = kt_statement_text(i, 2);
 		}
 	}
@@ -142,6 +197,7 @@ kt_queue_scan(const char *default_account, const char **skip, int nskip, const i
 		values[0] = kt_statement_int8s(early, nearly);
 		kt_statement_run(&set_aside, values, NULL);
 	}
+	*full = rows == (uint64) max && n > 0;
 	return n;
 }
 
@@ -233,6 +289,23 @@ kt_queue_reject(int64 id, const char *error)
 
 	kt_statement_run(&reject_request, values, NULL);
 	kt_queue_notify(&id, 1);
+}
+
+static KtStatement set_back = {
+	"UPDATE kridtech.call_requests AS r SET error = $2, next_attempt_at = clock_timestamp()"
+	" + greatest(interval '1 minute', least(interval '10 minutes', clock_timestamp() - r.created_at))"
+	" WHERE r.id = $1 AND r.state = 'queued'",
+	SPI_OK_UPDATE,
+	{INT8OID, TEXTOID},
+	NULL,
+};
+
+void
+kt_queue_set_back(int64 id, const char *error)
+{
+	Datum values[] = {Int64GetDatum(id), CStringGetTextDatum(error)};
+
+	kt_statement_run(&set_back, values, NULL);
 }
 
 static KtStatement notify_finals = {

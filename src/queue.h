@@ -10,10 +10,10 @@
 #include "utils/timestamp.h"
 
 /*
- * A kridtech_ref: 48 bits of the request's id, then 80 random ones, in hexadecimal. That it names its request
- * saves an index on call_attempts, which would cost every call.
+ * A kridtech_ref: 48 bits of the request's id, or, where that has more, 64; then 80 random ones, in hexadecimal. That it
+ * names its request saves an index on call_attempts, which would cost every call.
  */
-#define KT_REF_SIZE 33
+#define KT_REF_SIZE 37
 
 /* A new one, palloc'd. */
 extern char *kt_queue_make_ref(int64 id);
@@ -25,8 +25,18 @@ extern int64 kt_queue_read_ref(const char *ref);
 typedef struct KtCandidate
 {
 	int64 id;
+	int priority;
+	bool heavy;       /* its variables may be large */
 	char *account_id; /* palloc'd in the context that was current */
 } KtCandidate;
+
+/* A place in the order of what is ready, and where a scan begins: there, and, if above, in all higher priorities. */
+typedef struct KtMark
+{
+	int priority;
+	int64 id;
+	bool above;
+} KtMark;
 
 /* A request that is claimed: 'placing', with an open attempt. Text in the database's encoding, palloc'd. */
 typedef struct KtClaim
@@ -46,13 +56,25 @@ typedef struct KtClaim
  */
 extern void kt_queue_replan(void);
 
+/* What a scan passes over. */
+typedef struct KtScanRules
+{
+	const char *default_account;
+	const char **skip; /* accounts */
+	int nskip;
+	const int64 *aside; /* requests */
+	int naside;
+	TimestampTz born; /* what was created before came from elsewhere */
+} KtScanRules;
+
 /*
- * Requests that are ready, in their order, but for those of the accounts to skip, and those
- * created before born, which came from elsewhere, and those set aside. Returns how many.
+ * Requests that are ready, in their order; from a mark on, unless it is NULL. Returns how many; *full when there may be more.
  */
-extern int kt_queue_scan(const char *default_account, const char **skip, int nskip,
-                         const int64 *aside, int naside, TimestampTz born, KtCandidate *candidates,
-                         int max);
+extern int kt_queue_scan(const KtScanRules *rules, const KtMark *from, KtCandidate *candidates,
+                         int max, bool *full);
+
+/* The last of all that is ready, as a mark. False when nothing is. */
+extern bool kt_queue_last_ready(KtMark *mark);
 
 /* True when something ready is older than the queue. For when nothing else is ready. */
 extern bool kt_queue_has_foreign(TimestampTz born);
@@ -66,6 +88,12 @@ extern int kt_queue_claim(const int64 *ids, const char **refs, int n, const char
 
 /* A request that cannot be sent because of its own content becomes 'failed', if it is still queued. */
 extern void kt_queue_reject(int64 id, const char *error);
+
+/*
+ * A request that cannot be claimed waits for a minute; if it is older, for as long as it is old, up to ten. The table
+ * says why.
+ */
+extern void kt_queue_set_back(int64 id, const char *error);
 
 /* NOTIFY kridtech_calls for those of the requests that are in a final state, unless kridtech.notify is off. */
 extern void kt_queue_notify(const int64 *ids, int n);

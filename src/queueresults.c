@@ -239,3 +239,18 @@ kt_queue_send_notices(const KtNotices *notices)
 	for (i = 0; i < notices->n; i++)
 		Async_Notify("kridtech_calls", notices->payloads[i]);
 }
+
+static KtStatement find_holder = {
+	"SELECT FROM kridtech.call_requests AS q WHERE q.call_id = $1 AND q.id <> $2",
+	SPI_OK_SELECT,
+	{TEXTOID, INT8OID},
+	NULL,
+};
+
+bool
+kt_queue_is_taken(const char *call_id, int64 id)
+{
+	Datum values[] = {CStringGetTextDatum(call_id), Int64GetDatum(id)};
+
+	return kt_statement_run(&find_holder, values, NULL) > 0;
+}

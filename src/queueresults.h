@@ -41,4 +41,7 @@ extern void kt_queue_record(const KtResult *results, int n, int64 epoch, KtNotic
 /* NOTIFY kridtech_calls, in a unit of its own. */
 extern void kt_queue_send_notices(const KtNotices *notices);
 
+/* Whether another request has this callId. */
+extern bool kt_queue_is_taken(const char *call_id, int64 id);
+
 #endif /* KT_QUEUERESULTS_H */

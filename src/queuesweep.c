@@ -134,21 +134,3 @@ kt_queue_promote(int offset, int limit)
 {
 	return (int) kt_statement_run(&promote_requests, window_values(offset, limit), NULL);
 }
-
-static KtStatement next_due = {
-	"SELECT q.next_attempt_at FROM kridtech.call_requests AS q WHERE q.state = 'queued'"
-	" AND q.next_attempt_at > (SELECT clock_timestamp()) ORDER BY q.next_attempt_at LIMIT 1",
-	SPI_OK_SELECT,
-	{InvalidOid},
-	NULL,
-};
-
-TimestampTz
-kt_queue_next_due(void)
-{
-	bool isnull;
-
-	if (kt_statement_run(&next_due, NULL, NULL) == 0)
-		return 0;
-	return DatumGetTimestampTz(kt_statement_datum(0, 1, &isnull));
-}

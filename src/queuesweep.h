@@ -22,7 +22,4 @@ extern int kt_queue_recover(int64 epoch, int offset, int limit);
 extern int kt_queue_expire(int offset, int limit);
 extern int kt_queue_promote(int offset, int limit);
 
-/* As *next_due above. */
-extern TimestampTz kt_queue_next_due(void);
-
 #endif /* KT_QUEUESWEEP_H */

@@ -160,3 +160,34 @@ kt_turn_count(KtDialer *d, KtFlight **flights, int n)
 			d->look = true;
 	}
 }
+
+/* ---- a callId that is somebody else's ------------------------------------------------------------------- */
+
+typedef struct Doubt
+{
+	const KtFlight *flight;
+	bool taken;
+} Doubt;
+
+static void
+doubt_work(void *argument)
+{
+	Doubt *doubt = argument;
+	KtOwner owner;
+
+	kt_owner_begin(&owner);
+	doubt->taken =
+		kt_queue_is_taken(kt_convert_to_server(doubt->flight->result.call_id), doubt->flight->id);
+	kt_owner_end(&owner);
+}
+
+bool
+kt_turn_is_taken(const KtFlight *flight)
+{
+	Doubt doubt = {flight, false};
+
+	return flight->result.call_id != NULL &&
+	       kt_xact_run("looking for a callId's request", doubt_work, &doubt, NULL, NULL, 0) ==
+	           KT_XACT_DONE &&
+	       doubt.taken;
+}

@@ -35,7 +35,6 @@ sweep_work(void *argument)
 			break;
 		case KT_SWEEP_PROMOTE:
 			sweep->moved = kt_queue_promote(sweep->offset, sweep->limit);
-			sweep->next_due = kt_queue_next_due();
 			break;
 	}
 	kt_owner_end(&owner);
@@ -74,6 +73,7 @@ run_sweep(KtDialer *d, KtSweep *sweep)
 	sweep->moved = 0;
 	if (kt_xact_run(activity[sweep->kind], sweep_work, sweep, &sqlstate, NULL, 0) == KT_XACT_DONE)
 		return sweep->moved == sweep->limit ? SWEEP_MORE : SWEEP_DONE;
+	sweep->moved = 0;
 	d->check_at = 0; /* is the extension still there? */
 	if (kt_xact_is_passing(sqlstate))
 		return SWEEP_BLOCKED;
@@ -104,21 +104,38 @@ look_work(void *argument)
 	kt_owner_end(&owner);
 }
 
-/* Mostly nothing moves: SWEEP_DONE. Of what cannot be looked at the sweeps find out. */
+/* Mostly nothing moves: SWEEP_DONE. */
 static SweepEnd
 look_first(KtDialer *d)
 {
 	Look look = {d->readiness.epoch, false, 0};
 	int sqlstate = 0;
+	bool done = kt_xact_run("looking for what is to move", look_work, &look, &sqlstate, NULL, 0) ==
+	            KT_XACT_DONE;
 
-	if (kt_xact_run("looking for what is to move", look_work, &look, &sqlstate, NULL, 0) !=
-	    KT_XACT_DONE)
+	d->next_due = look.next_due; /* what failed is tried again at the next poll, and not before */
+	if (done)
+		return look.found ? SWEEP_MORE : SWEEP_DONE;
+	d->check_at = 0;
+	return kt_xact_is_passing(sqlstate) ? SWEEP_BLOCKED : SWEEP_FAILED;
+}
+
+static void
+count_moved(KtDialer *d, const KtSweep *sweep)
+{
+	switch (sweep->kind)
 	{
-		d->check_at = 0;
-		return kt_xact_is_passing(sqlstate) ? SWEEP_BLOCKED : SWEEP_FAILED;
+		case KT_SWEEP_RECOVER:
+			if (sweep->moved > 0)
+				ereport(LOG, (errmsg("kridtech: %d requests of an earlier dialer are unknown",
+				                     sweep->moved)));
+			break;
+		case KT_SWEEP_EXPIRE:
+			kt_count(d->slot, KT_COUNT_EXPIRED, sweep->moved);
+			break;
+		case KT_SWEEP_PROMOTE:
+			break;
 	}
-	d->next_due = look.next_due;
-	return look.found ? SWEEP_MORE : SWEEP_DONE;
 }
 
 static void
@@ -132,26 +149,34 @@ sweep_all(KtDialer *d)
 	{
 		end = run_sweep(d, &d->sweeps[kind]);
 		more = more || end == SWEEP_MORE;
+		count_moved(d, &d->sweeps[kind]);
 	}
-	if (d->sweeps[KT_SWEEP_RECOVER].moved > 0)
-		ereport(LOG, (errmsg("kridtech: %d requests of an earlier dialer are unknown",
-		                     d->sweeps[KT_SWEEP_RECOVER].moved)));
 	if (end == SWEEP_BLOCKED)
 	{
 		d->poll_at = kt_http_now() + KT_POLL_US;
 		return;
 	}
-	kt_count(d->slot, KT_COUNT_EXPIRED, d->sweeps[KT_SWEEP_EXPIRE].moved);
-	d->next_due = d->sweeps[KT_SWEEP_PROMOTE].next_due;
 	d->poll_at = kt_http_now() + (more ? 0 : KT_POLL_US);
 	d->look = true;
 }
 
+/*
+ * What cannot be looked at may still be swept, in part. But the reason may be that the extension is gone: so that is
+ * looked at before, and the sweeps run in the next turn.
+ */
 void
 kt_sweeps_run(KtDialer *d)
 {
-	SweepEnd end = look_first(d);
+	bool was_blind = d->blind;
+	SweepEnd end = was_blind ? SWEEP_FAILED : look_first(d);
 
+	d->blind = end == SWEEP_FAILED && !was_blind;
+	if (d->blind)
+	{
+		d->readiness.ready = false;
+		d->poll_at = 0;
+		return;
+	}
 	if (end == SWEEP_MORE || end == SWEEP_FAILED)
 	{
 		sweep_all(d);

@@ -18,6 +18,9 @@
 /* The table is the truth and a wake only a hint: without one, it is looked at this often. */
 #define KT_POLL_US INT64CONST(1000000)
 
+/* A unit of work that failed is tried again after this. */
+#define KT_FAILURE_US INT64CONST(500000)
+
 typedef enum KtSweepKind
 {
 	KT_SWEEP_RECOVER,
@@ -34,8 +37,7 @@ typedef struct KtSweep
 	int limit;
 	int64 anew_at; /* when it begins with all rows again */
 	int64 epoch;
-	int moved;            /* by the last one */
-	TimestampTz next_due; /* found by KT_SWEEP_PROMOTE */
+	int moved; /* by the last one */
 } KtSweep;
 
 typedef struct KtDialer
@@ -51,6 +53,7 @@ typedef struct KtDialer
 	KtSync *sync;
 	KtRetention retention;
 	KtSweep sweeps[KT_NSWEEPS];
+	bool blind; /* what is to be swept could not be looked at */
 
 	bool look;            /* something may have been queued since the last scan */
 	bool held;            /* nothing may be claimed: what is in stock is no reason to try */
@@ -74,12 +77,16 @@ typedef struct KtTurn
 	int nclaimed;
 	bool unconfirmed; /* no synchronous standby may have its commit */
 	int64 last_id;    /* the candidate a claim of one was about */
+	bool building;    /* claimed requests are made into flights: an error is of their own content */
 } KtTurn;
 
 /* record.c: results into the tables, what they teach about the accounts, and the counters. */
 extern void kt_turn_record(KtTurn *turn);
 extern void kt_turn_learn(KtTurn *turn);
 extern void kt_turn_count(KtDialer *d, KtFlight **flights, int n);
+
+/* Whether the callId of a result belongs to another request: one that could not be recorded may have failed otherwise. */
+extern bool kt_turn_is_taken(const KtFlight *flight);
 
 /* claim.c: claims what may be sent now and makes flights of it. In a unit of work. */
 extern void kt_turn_claim(KtTurn *turn);

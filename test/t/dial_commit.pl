@@ -148,6 +148,13 @@ SQL
 	is("@refs", join(' ', map { $_->{ref} } $d->attempts($id)), 'has a ref for each attempt');
 	isnt($refs[0], $refs[1], 'a new one each time');
 
+	my $great = '9223372036854775806';
+	$d->sql("INSERT INTO kridtech.call_requests (id, to_number) VALUES ($great, '+4930040006')");
+	$d->becomes($great, 'placed', 'a request with an id near the end of all');
+	my ($sent) = map { $_->{dynamicVariables}{kridtech_ref} } $d->ledger('+4930040006');
+	like($sent, qr/^7ffffffffffffffe[0-9a-f]{20}$/, 'has a ref that names the whole of it');
+	$d->sql("DELETE FROM kridtech.call_requests WHERE id = $great");
+
 	$d->set('kridtech.correlate' => 'off');
 	$id = $d->queue('+4930040005', dynamic_variables => { a => 'b' });
 	$d->becomes($id, 'placed', 'with kridtech.correlate off');

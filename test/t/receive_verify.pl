@@ -21,7 +21,7 @@ sub request
 	return;
 }
 
-sub ref_of { return sprintf '%012x%s', $_[0], '5' x 20 }
+sub ref_of { return sprintf $_[0] < 2**48 ? '%012x%s' : '%016x%s', $_[0], '5' x 20 }
 
 sub echo
 {
@@ -73,6 +73,11 @@ $r->becomes(state(11), 'placed call_11', 'resolves it');
 is($r->sql(verified('call_11')), 'correlation 11', 'and is verified by that');
 is($r->sql('SELECT call_id || detail FROM kridtech.call_attempts WHERE request_id = 11'),
 	'call_11the answer was lost; a webhook that brought its kridtech_ref back names the call', 'which is written down with the attempt');
+
+my $great = '9223372036854775806';
+request($great, 'unknown');
+is(echo('call_great', $great), 200, 'so does one with an id near the end of all');
+$r->becomes(state($great), 'placed call_great', 'resolves it');
 
 request(12, 'placing');
 is(echo('call_12', 12), 200, 'a webhook that comes before the answer');

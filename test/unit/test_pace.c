@@ -208,6 +208,18 @@ a_limit_that_is_lifted_holds_no_longer_and_one_that_is_set_holds_at_once(void **
 	assert_int_equal(take(&pace, 1000, START + 3), 0);
 }
 
+/* What takes longer than any time can tell is not overdue. */
+static void
+a_rate_next_to_nothing_does_not_overflow(void **state)
+{
+	KtPace pace = pace_of(1e-30, START);
+
+	(void) state;
+	assert_int_equal(take(&pace, 1000, START), 1);
+	assert_true(kt_pace_next(&pace, START + 1) > START + 3600 * SECOND);
+	assert_int_equal(take(&pace, 1000, START + 3600 * SECOND), 0);
+}
+
 int
 main(void)
 {
@@ -220,6 +232,7 @@ main(void)
 		cmocka_unit_test(a_clock_that_stands_or_goes_back_earns_nothing_and_breaks_nothing),
 		cmocka_unit_test(what_is_allowed_and_not_spent_stays),
 		cmocka_unit_test(a_change_of_the_rate_gives_nothing_away),
+		cmocka_unit_test(a_rate_next_to_nothing_does_not_overflow),
 		cmocka_unit_test(a_limit_that_is_lifted_holds_no_longer_and_one_that_is_set_holds_at_once),
 	};
 
