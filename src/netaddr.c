@@ -243,19 +243,7 @@ kt_netaddr_next_network(const char **list, struct sockaddr_storage *address, int
 	return true;
 }
 
-/* ---- what an address is ---------------------------------------------------------------------------------- */
-
-bool
-kt_netaddr_is_loopback(const struct sockaddr_storage *address)
-{
-	const struct in6_addr *v6 = &((const struct sockaddr_in6 *) address)->sin6_addr;
-
-	if (address->ss_family == AF_INET)
-		return ntohl(((const struct sockaddr_in *) address)->sin_addr.s_addr) >> 24 == 127;
-	if (address->ss_family != AF_INET6)
-		return false;
-	return IN6_IS_ADDR_LOOPBACK(v6) || (IN6_IS_ADDR_V4MAPPED(v6) && v6->s6_addr[12] == 127);
-}
+/* ---- an address as text ----------------------------------------------------------------------------------- */
 
 void
 kt_netaddr_print(const struct sockaddr_storage *address, char *text, size_t size)

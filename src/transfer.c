@@ -17,7 +17,6 @@
 #endif
 #include "transfer.h"
 
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -25,6 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "address.h"
 #include "limits.h"
 #include "retry.h"
 
@@ -55,24 +55,6 @@
 #define KEEP_ANSWER_BYTES (32 * 1024)
 
 /* ---- callbacks: inside libcurl, no exit but return ------------------------------------------------ */
-
-static bool
-is_loopback(const struct sockaddr *addr)
-{
-	if (addr->sa_family == AF_INET)
-	{
-		const struct sockaddr_in *in4 = (const struct sockaddr_in *) (const void *) addr;
-
-		return ntohl(in4->sin_addr.s_addr) >> 24 == 127;
-	}
-	if (addr->sa_family == AF_INET6)
-	{
-		const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *) (const void *) addr;
-
-		return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
-	}
-	return false;
-}
 
 /*
  * Bytes of the request known to have left. Up to libcurl 8.6 CURLINFO_REQUEST_SIZE counts what its first try to send
@@ -125,7 +107,7 @@ on_open_socket(void *userp, curlsocktype purpose, struct curl_sockaddr *address)
 
 	if (purpose != CURLSOCKTYPE_IPCXN || t->barred || is_repetition(t))
 		return CURL_SOCKET_BAD;
-	if (t->loopback_only && !is_loopback(&address->addr))
+	if (t->loopback_only && !kt_address_is_loopback(&address->addr))
 		return CURL_SOCKET_BAD;
 	if (!kt_download_may_open(&t->download, &address->addr))
 		return CURL_SOCKET_BAD;
