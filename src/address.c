@@ -1,10 +1,10 @@
 /*
  * Where a network address leads: into the public Internet, or back to this machine.
  *
- * What is public: IPv4 is judged by what is refused, since nearly all of it is in use. IPv6 is judged by what is allowed: only
- * 2000::/3 has been handed out as global unicast, and a few blocks of it are special. So mapped (::ffff:0:0/96),
- * translated (64:ff9b::/96 and 64:ff9b:1::/48), unique-local and link-local addresses, and whatever is invented
- * next, are refused without being listed.
+ * What is public: IPv4 is judged by what is refused, since nearly all of it is in use. IPv6 is judged by what
+ * is allowed: only 2000::/3 has been handed out as global unicast, and a few blocks of it are special. So
+ * mapped (::ffff:0:0/96), translated (64:ff9b::/96 and 64:ff9b:1::/48), unique-local and link-local addresses,
+ * and whatever is invented next, are refused without being listed.
  */
 #include "address.h"
 
