@@ -342,9 +342,6 @@ $$;
 COMMENT ON FUNCTION kridtech_recording(text) IS
 	'A recording''s content; NULL unless all of it is there. The caller needs USAGE on the schema kridtech and SELECT on recordings and recording_chunks. Error: 54000 above 1 GB, which can be read from kridtech.recording_chunks only';
 
-REVOKE ALL ON kridtech.recordings, kridtech.recording_chunks FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_recording(text) FROM PUBLIC;
-
 -- ---------------------------------------------------------------------------------------------------
 -- The mirror: what GET /api/calls has ever said
 -- ---------------------------------------------------------------------------------------------------
@@ -704,20 +701,6 @@ COMMENT ON FUNCTION kridtech_replay_webhook(bigint) IS
 	'Processes a delivery kept in kridtech.webhook_inbox again. True when it has become an event, or an equal one is there: then it has left the inbox. An error that a trigger raises is thrown. Errors: 25006';
 
 -- ---------------------------------------------------------------------------------------------------
--- Nobody but the owner, until the owner grants it
--- ---------------------------------------------------------------------------------------------------
-
-REVOKE ALL ON SCHEMA kridtech FROM PUBLIC;
-REVOKE ALL ON kridtech.accounts, kridtech.call_requests FROM PUBLIC;
-REVOKE ALL ON SEQUENCE kridtech.call_requests_id_seq FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_create_call(text, jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_create_web_call(jsonb, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_calls(text, integer, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_calls_total(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_variables(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_transcript_turns(text) FROM PUBLIC;
-
--- ---------------------------------------------------------------------------------------------------
 -- The workers: their health, their counters, prodding them
 -- ---------------------------------------------------------------------------------------------------
 
@@ -768,23 +751,40 @@ AS 'MODULE_PATHNAME', 'kridtech_restart_workers';
 COMMENT ON FUNCTION kridtech_restart_workers() IS
 	'Ends this database''s dialer and receiver, once the answers on the way have been awaited briefly, and starts new ones. Error: 55000 where kridtech is not preloaded';
 
-REVOKE ALL ON FUNCTION kridtech_health() FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_stats() FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_wake() FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_restart_workers() FROM PUBLIC;
-REVOKE ALL ON kridtech.health, kridtech.stats FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_queue_call(text, jsonb, text, text, timestamptz, timestamptz, integer, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_call_trigger() FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_check_request() FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_cancel_call(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_resolve_call(bigint, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_pause(text, text, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_resume(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_adopt() FROM PUBLIC;
-REVOKE ALL ON kridtech.call_attempts, kridtech.identity, kridtech.pauses FROM PUBLIC;
-REVOKE ALL ON SEQUENCE kridtech.call_attempts_id_seq FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_replay_webhook(bigint) FROM PUBLIC;
-REVOKE ALL ON kridtech.webhook_events, kridtech.webhook_inbox FROM PUBLIC;
-REVOKE ALL ON SEQUENCE kridtech.webhook_inbox_id_seq FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_sync_calls(text) FROM PUBLIC;
-REVOKE ALL ON kridtech.calls, kridtech.call_history, kridtech.missing_webhooks FROM PUBLIC;
+-- ---------------------------------------------------------------------------------------------------
+-- Nobody but the owner, until the owner grants it
+-- ---------------------------------------------------------------------------------------------------
+
+REVOKE ALL ON SCHEMA kridtech FROM PUBLIC;
+REVOKE ALL ON
+	kridtech.accounts, kridtech.call_requests, kridtech.call_attempts, kridtech.webhook_events,
+	kridtech.webhook_inbox, kridtech.recordings, kridtech.recording_chunks, kridtech.calls,
+	kridtech.call_history, kridtech.missing_webhooks, kridtech.identity, kridtech.pauses,
+	kridtech.health, kridtech.stats
+	FROM PUBLIC;
+REVOKE ALL ON SEQUENCE
+	kridtech.call_requests_id_seq, kridtech.call_attempts_id_seq, kridtech.webhook_inbox_id_seq
+	FROM PUBLIC;
+REVOKE ALL ON FUNCTION
+	kridtech_recording(text),
+	kridtech_create_call(text, jsonb, text),
+	kridtech_create_web_call(jsonb, text, text),
+	kridtech_calls(text, integer, text),
+	kridtech_calls_total(text, text),
+	kridtech_sync_calls(text),
+	kridtech_queue_call(text, jsonb, text, text, timestamptz, timestamptz, integer, text),
+	kridtech_call_trigger(),
+	kridtech_check_request(),
+	kridtech_cancel_call(bigint),
+	kridtech_resolve_call(bigint, text, text),
+	kridtech_pause(text, text, timestamptz),
+	kridtech_resume(text),
+	kridtech_adopt(),
+	kridtech_variables(jsonb),
+	kridtech_transcript_turns(text),
+	kridtech_replay_webhook(bigint),
+	kridtech_health(),
+	kridtech_stats(),
+	kridtech_wake(),
+	kridtech_restart_workers()
+	FROM PUBLIC;
