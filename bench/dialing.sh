@@ -39,34 +39,33 @@ simulator_setting()
 # Against a bare libcurl multi loop that posts the same calls over as many connections and records nothing.
 bench_drain()
 {
-	local n=${CALLS_TO_DRAIN:-40000} concurrent=256 i
-	gcc -O2 -o "$W/multi" "$W/src/bench/multi.c" -lcurl
-	setting kridtech.max_concurrent_requests "$concurrent"
-	OURS=() THEIRS=()
-	for ((i = 0; i < ROUNDS; i++)); do
-		queue_behind_pause "$n" 0
-		timed OURS drain "$n"
-		timed THEIRS "$W/multi" "$URL/api/create-call" "$n" "$concurrent"
-	done
-	compare "draining $n requests" "$n" 'dialer' 'bare libcurl loop'
+	local n=${CALLS_TO_DRAIN:-40000}
+	drain_beside_multi "draining $n requests" "$n" "$URL"
 }
 
 # The same over TLS, against the same over TLS.
 bench_drain_tls()
 {
-	local n=${CALLS_TO_DRAIN:-20000} concurrent=256 i
-	gcc -O2 -o "$W/multi" "$W/src/bench/multi.c" -lcurl
-	setting kridtech.max_concurrent_requests "$concurrent"
 	setting kridtech.ca_file "$W/tls.crt"
 	setting kridtech.base_url "$TLS_URL"
+	drain_beside_multi 'draining over TLS' "${CALLS_TO_DRAIN:-20000}" "$TLS_URL" "$W/tls.crt"
+	setting kridtech.base_url "$URL"
+}
+
+# drain_beside_multi NAME COUNT URL [CA_FILE]
+drain_beside_multi()
+{
+	local name=$1 n=$2 url=$3 concurrent=256 i
+	shift 3
+	gcc -O2 -o "$W/multi" "$W/src/bench/multi.c" -lcurl
+	setting kridtech.max_concurrent_requests "$concurrent"
 	OURS=() THEIRS=()
 	for ((i = 0; i < ROUNDS; i++)); do
 		queue_behind_pause "$n" 0
 		timed OURS drain "$n"
-		timed THEIRS "$W/multi" "$TLS_URL/api/create-call" "$n" "$concurrent" "$W/tls.crt"
+		timed THEIRS "$W/multi" "$url/api/create-call" "$n" "$concurrent" "$@"
 	done
-	setting kridtech.base_url "$URL"
-	compare "draining over TLS" "$n" 'dialer' 'bare libcurl loop'
+	compare "$name" "$n" 'dialer' 'bare libcurl loop'
 }
 
 # Against what 256 requests at a time can do when each takes 100 ms (Little's law).
@@ -181,9 +180,8 @@ bench_dialer_cost()
 		sleep 0.1
 	done
 	psql_do "TRUNCATE kridtech.call_requests, kridtech.call_attempts; SELECT kridtech_resume()" >/dev/null
-	before=$(awk '{ print $14 + $15 }' "/proc/$pid/stat")
+	before=$(idle_figures "$pid")
 	sleep 20 # what is measured is time
-	after=$(awk '{ print $14 + $15 }' "/proc/$pid/stat")
-	row 'CPU of an idle dialer' "$(awk -v ticks=$((after - before)) -v hz="$(getconf CLK_TCK)" \
-		'BEGIN { printf "%.2f %% of a core", 100 * ticks / hz / 20 }')" '' ''
+	after=$(idle_figures "$pid")
+	row 'CPU of an idle dialer' "$(awk -v ns=$((${after% *} - ${before% *})) 'BEGIN { printf "%.2f %% of a core", ns / 20 / 1e7 }')" '' ''
 }

@@ -74,7 +74,7 @@ CREATE INDEX call_requests_placing_idx ON kridtech.call_requests (id) WHERE stat
 CREATE INDEX call_requests_unknown_idx ON kridtech.call_requests (finished_at) WHERE state = 'unknown';
 CREATE INDEX call_requests_callless_idx ON kridtech.call_requests (finished_at)
 	WHERE state = 'placed' AND call_id IS NULL;
--- There is none on reference: it would cost every queued row. The README has the one to create for joins.
+-- There is none on reference: it would cost every queued row. doc/analytics.md has the one to create for joins.
 
 COMMENT ON INDEX kridtech.call_requests_pkey IS 'The request''s number';
 COMMENT ON INDEX kridtech.call_requests_call_id_key IS 'A call belongs to one request';
@@ -99,8 +99,8 @@ COMMENT ON COLUMN kridtech.call_requests.not_before IS 'Not placed earlier; NULL
 COMMENT ON COLUMN kridtech.call_requests.not_after IS 'Not placed later: it expires; NULL: never';
 COMMENT ON COLUMN kridtech.call_requests.state IS
 	'queued, placing, placed, failed, unknown (it may have been placed: never sent again), cancelled or expired';
-COMMENT ON COLUMN kridtech.call_requests.attempts IS 'How often it was handed to the network';
-COMMENT ON COLUMN kridtech.call_requests.next_attempt_at IS 'When it is tried next, while it waits after a failure';
+COMMENT ON COLUMN kridtech.call_requests.attempts IS 'How often it was handed to the network. Refusals of the account (401, 402, 403, 407, 429) do not count; a redial begins anew';
+COMMENT ON COLUMN kridtech.call_requests.next_attempt_at IS 'When it can be placed, while it waits for not_before or after a failure; NULL: now';
 COMMENT ON COLUMN kridtech.call_requests.call_id IS 'The call''s ID at Kridtech (callId); joins with webhooks and kridtech_calls()';
 COMMENT ON COLUMN kridtech.call_requests.call_status IS 'The call''s status in the answer (callStatus), such as registered';
 COMMENT ON COLUMN kridtech.call_requests.http_status IS 'The HTTP status of the last answer';
@@ -342,9 +342,6 @@ $$;
 COMMENT ON FUNCTION kridtech_recording(text) IS
 	'A recording''s content; NULL unless all of it is there. The caller needs USAGE on the schema kridtech and SELECT on recordings and recording_chunks. Error: 54000 above 1 GB, which can be read from kridtech.recording_chunks only';
 
-REVOKE ALL ON kridtech.recordings, kridtech.recording_chunks FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_recording(text) FROM PUBLIC;
-
 -- ---------------------------------------------------------------------------------------------------
 -- The mirror: what GET /api/calls has ever said
 -- ---------------------------------------------------------------------------------------------------
@@ -537,7 +534,7 @@ RETURNS record
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'kridtech_create_call';
 COMMENT ON FUNCTION kridtech_create_call(text, jsonb, text) IS
-	'Places a phone call now (POST /api/create-call) and records it in kridtech.call_requests by this transaction. A rollback takes back the record, not the call. Errors: 22023, 25006, 28000, 53000, 53400, 08001, 08007, 08P01';
+	'Places a phone call now (POST /api/create-call) and records it in kridtech.call_requests by this transaction. A rollback takes back the record, not the call. Errors: 22023, 25006, 28000, 53000, 53400, 55000, 08001, 08007, 08P01';
 
 -- An account_id goes in and one comes out: INOUT, where it stands among the columns of the result.
 CREATE FUNCTION kridtech_create_web_call(
@@ -611,7 +608,7 @@ RETURNS trigger
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME', 'kridtech_call_trigger';
 COMMENT ON FUNCTION kridtech_call_trigger() IS
-	'Queues a call for each row, AFTER INSERT OR UPDATE, FOR EACH ROW. Arguments: the phone column, then column or variable=column for each dynamic variable. The primary key as text becomes the reference, one of several columns as ROW(...)::text. A NULL phone queues nothing. Errors: 22023, 25006, 39P01, 42703, 54000, 55000';
+	'Queues a call for each row, AFTER INSERT OR UPDATE, FOR EACH ROW. Arguments: the phone column, then column or variable=column for each dynamic variable. The primary key as text becomes the reference, one of several columns as ROW(...)::text. A NULL phone queues nothing. Errors: 0A000, 22023, 25006, 39P01, 42703, 54000, 55000';
 
 -- Rows that come by a plain INSERT. A role that was granted INSERT cannot forge a call's outcome by it.
 CREATE FUNCTION kridtech_check_request()
@@ -634,7 +631,7 @@ RETURNS boolean
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'kridtech_cancel_call';
 COMMENT ON FUNCTION kridtech_cancel_call(bigint) IS
-	'Cancels a request; true when it was still queued, and then it is never dialled';
+	'Cancels a request; true when it was still queued, and then it is never dialled. Errors: 25006';
 
 CREATE FUNCTION kridtech_resolve_call(
 	request_id bigint,
@@ -704,20 +701,6 @@ COMMENT ON FUNCTION kridtech_replay_webhook(bigint) IS
 	'Processes a delivery kept in kridtech.webhook_inbox again. True when it has become an event, or an equal one is there: then it has left the inbox. An error that a trigger raises is thrown. Errors: 25006';
 
 -- ---------------------------------------------------------------------------------------------------
--- Nobody but the owner, until the owner grants it
--- ---------------------------------------------------------------------------------------------------
-
-REVOKE ALL ON SCHEMA kridtech FROM PUBLIC;
-REVOKE ALL ON kridtech.accounts, kridtech.call_requests FROM PUBLIC;
-REVOKE ALL ON SEQUENCE kridtech.call_requests_id_seq FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_create_call(text, jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_create_web_call(jsonb, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_calls(text, integer, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_calls_total(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_variables(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_transcript_turns(text) FROM PUBLIC;
-
--- ---------------------------------------------------------------------------------------------------
 -- The workers: their health, their counters, prodding them
 -- ---------------------------------------------------------------------------------------------------
 
@@ -768,23 +751,40 @@ AS 'MODULE_PATHNAME', 'kridtech_restart_workers';
 COMMENT ON FUNCTION kridtech_restart_workers() IS
 	'Ends this database''s dialer and receiver, once the answers on the way have been awaited briefly, and starts new ones. Error: 55000 where kridtech is not preloaded';
 
-REVOKE ALL ON FUNCTION kridtech_health() FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_stats() FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_wake() FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_restart_workers() FROM PUBLIC;
-REVOKE ALL ON kridtech.health, kridtech.stats FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_queue_call(text, jsonb, text, text, timestamptz, timestamptz, integer, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_call_trigger() FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_check_request() FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_cancel_call(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_resolve_call(bigint, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_pause(text, text, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_resume(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_adopt() FROM PUBLIC;
-REVOKE ALL ON kridtech.call_attempts, kridtech.identity, kridtech.pauses FROM PUBLIC;
-REVOKE ALL ON SEQUENCE kridtech.call_attempts_id_seq FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_replay_webhook(bigint) FROM PUBLIC;
-REVOKE ALL ON kridtech.webhook_events, kridtech.webhook_inbox FROM PUBLIC;
-REVOKE ALL ON SEQUENCE kridtech.webhook_inbox_id_seq FROM PUBLIC;
-REVOKE ALL ON FUNCTION kridtech_sync_calls(text) FROM PUBLIC;
-REVOKE ALL ON kridtech.calls, kridtech.call_history, kridtech.missing_webhooks FROM PUBLIC;
+-- ---------------------------------------------------------------------------------------------------
+-- Nobody but the owner, until the owner grants it
+-- ---------------------------------------------------------------------------------------------------
+
+REVOKE ALL ON SCHEMA kridtech FROM PUBLIC;
+REVOKE ALL ON
+	kridtech.accounts, kridtech.call_requests, kridtech.call_attempts, kridtech.webhook_events,
+	kridtech.webhook_inbox, kridtech.recordings, kridtech.recording_chunks, kridtech.calls,
+	kridtech.call_history, kridtech.missing_webhooks, kridtech.identity, kridtech.pauses,
+	kridtech.health, kridtech.stats
+	FROM PUBLIC;
+REVOKE ALL ON SEQUENCE
+	kridtech.call_requests_id_seq, kridtech.call_attempts_id_seq, kridtech.webhook_inbox_id_seq
+	FROM PUBLIC;
+REVOKE ALL ON FUNCTION
+	kridtech_recording(text),
+	kridtech_create_call(text, jsonb, text),
+	kridtech_create_web_call(jsonb, text, text),
+	kridtech_calls(text, integer, text),
+	kridtech_calls_total(text, text),
+	kridtech_sync_calls(text),
+	kridtech_queue_call(text, jsonb, text, text, timestamptz, timestamptz, integer, text),
+	kridtech_call_trigger(),
+	kridtech_check_request(),
+	kridtech_cancel_call(bigint),
+	kridtech_resolve_call(bigint, text, text),
+	kridtech_pause(text, text, timestamptz),
+	kridtech_resume(text),
+	kridtech_adopt(),
+	kridtech_variables(jsonb),
+	kridtech_transcript_turns(text),
+	kridtech_replay_webhook(bigint),
+	kridtech_health(),
+	kridtech_stats(),
+	kridtech_wake(),
+	kridtech_restart_workers()
+	FROM PUBLIC;

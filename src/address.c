@@ -1,10 +1,10 @@
 /*
- * Is a network address one of the public Internet?
+ * Where a network address leads: into the public Internet, or back to this machine.
  *
- * IPv4 is judged by what is refused, since nearly all of it is in use. IPv6 is judged by what is allowed: only
- * 2000::/3 has been handed out as global unicast, and a few blocks of it are special. So mapped (::ffff:0:0/96),
- * translated (64:ff9b::/96 and 64:ff9b:1::/48), unique-local and link-local addresses, and whatever is invented
- * next, are refused without being listed.
+ * What is public: IPv4 is judged by what is refused, since nearly all of it is in use. IPv6 is judged by what
+ * is allowed: only 2000::/3 has been handed out as global unicast, and a few blocks of it are special. So
+ * mapped (::ffff:0:0/96), translated (64:ff9b::/96 and 64:ff9b:1::/48), unique-local and link-local addresses,
+ * and whatever is invented next, are refused without being listed.
  */
 #include "address.h"
 
@@ -112,6 +112,25 @@ kt_address_is_public(const struct sockaddr *address)
 		const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *) (const void *) address;
 
 		return is_public6(in6->sin6_addr.s6_addr);
+	}
+	return false;
+}
+
+bool
+kt_address_is_loopback(const struct sockaddr *address)
+{
+	if (address->sa_family == AF_INET)
+	{
+		const struct sockaddr_in *in4 = (const struct sockaddr_in *) (const void *) address;
+
+		return ntohl(in4->sin_addr.s_addr) >> 24 == 127;
+	}
+	if (address->sa_family == AF_INET6)
+	{
+		const struct in6_addr *in6 =
+			&((const struct sockaddr_in6 *) (const void *) address)->sin6_addr;
+
+		return IN6_IS_ADDR_LOOPBACK(in6) || (IN6_IS_ADDR_V4MAPPED(in6) && in6->s6_addr[12] == 127);
 	}
 	return false;
 }

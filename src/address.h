@@ -1,6 +1,6 @@
 /*
- * Is a network address one of the public Internet? Asked before a connection is made to where a stranger's
- * URL leads.
+ * Where a network address leads: into the public Internet, or back to this machine. Asked before a connection is
+ * made, or taken.
  */
 #ifndef KT_ADDRESS_H
 #define KT_ADDRESS_H
@@ -15,5 +15,8 @@
  * that address is; and every family but IPv4 and IPv6.
  */
 extern bool kt_address_is_public(const struct sockaddr *address);
+
+/* Whether only this machine can be at it; an IPv4 address mapped into IPv6 is judged as the IPv4 address. */
+extern bool kt_address_is_loopback(const struct sockaddr *address);
 
 #endif /* KT_ADDRESS_H */

@@ -19,8 +19,8 @@ typedef struct KtArchiveCursor
 
 /*
  * Goes on through the verified events that name a recording, in the order in which they came: at most limit of
- * them from the cursor on; those that have no row yet get one, unless insert is false. Returns how many events there were and
- * moves the cursor behind them; its call_id is a new one, in the caller's memory context.
+ * them from the cursor on; those that have no row yet get one, unless insert is false. Returns how many events
+ * there were and moves the cursor behind them; its call_id is a new one, in the caller's memory context.
  */
 extern int kt_archive_enlist(KtArchiveCursor *cursor, int limit, bool insert);
 

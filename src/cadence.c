@@ -1,9 +1,9 @@
 /*
  * How often an account's list of calls is read.
  *
- * The list holds the 100 newest calls. It is read so often that less than half of them are new, so that traffic may double
- * from one list to the next without a call passing unseen; what it learns of the traffic it forgets slowly. It is
- * read more often while something waits for it, and less often when it has nothing to tell.
+ * The list holds the 100 newest calls. It is read so often that less than half of them are new, so that traffic
+ * may double from one list to the next without a call passing unseen; what it learns of the traffic it forgets
+ * slowly. It is read more often while something waits for it, and less often when it has nothing to tell.
  */
 #include "cadence.h"
 

@@ -14,43 +14,25 @@
 #include "arguments.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_trigger.h"
-#include "catalog/pg_type.h"
+#include "columnreader.h"
 #include "commands/trigger.h"
-#include "compat.h"
 #include "extension.h"
 #include "fmgr.h"
+#include "funcapi.h"
 #include "newrequest.h"
 #include "shmem.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/jsonb.h"
-#include "utils/lsyscache.h"
-#include "utils/numeric.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(kridtech_call_trigger);
 
-/* How a column's type is read. */
-typedef enum Kind
-{
-	KIND_TEXT, /* a varlena of characters, taken as it stands */
-	KIND_INT2,
-	KIND_INT4,
-	KIND_INT8,
-	KIND_FLOAT,
-	KIND_NUMERIC,
-	KIND_BOOL,
-	KIND_JSON,
-	KIND_JSONB,
-	KIND_OTHER /* by its output function */
-} Kind;
-
 typedef struct Source
 {
 	AttrNumber attnum;
-	Kind kind;
-	FmgrInfo output; /* of the type as declared; not set for KIND_TEXT */
+	KtColumnReader reader;
 	JsonbValue name; /* a variable's */
 } Source;
 
@@ -69,47 +51,11 @@ typedef struct Meaning
 
 /* ---- arguments --------------------------------------------------------------------------------------- */
 
-static Kind
-kind_of(Oid type)
-{
-	switch (getBaseType(type))
-	{
-		case TEXTOID:
-		case VARCHAROID:
-		case BPCHAROID:
-			return KIND_TEXT;
-		case INT2OID:
-			return KIND_INT2;
-		case INT4OID:
-			return KIND_INT4;
-		case INT8OID:
-			return KIND_INT8;
-		case FLOAT4OID:
-		case FLOAT8OID:
-			return KIND_FLOAT;
-		case NUMERICOID:
-			return KIND_NUMERIC;
-		case BOOLOID:
-			return KIND_BOOL;
-		case JSONOID:
-			return KIND_JSON;
-		case JSONBOID:
-			return KIND_JSONB;
-		default:
-			return KIND_OTHER;
-	}
-}
-
 static void
 set_source(Source *source, Form_pg_attribute attribute, MemoryContext context)
 {
-	Oid output;
-	bool is_varlena;
-
 	source->attnum = attribute->attnum;
-	source->kind = kind_of(attribute->atttypid);
-	getTypeOutputInfo(attribute->atttypid, &output, &is_varlena);
-	fmgr_info_cxt(output, &source->output, context);
+	kt_columnreader_init(&source->reader, attribute->atttypid, context);
 }
 
 /* The user's column of that name, or NULL. */
@@ -319,116 +265,7 @@ meaning_of(FunctionCallInfo fcinfo)
 	return meaning;
 }
 
-/* ---- values ------------------------------------------------------------------------------------------ */
-
-/* A value's characters; *len is their number. */
-static char *
-characters_of(Source *source, Datum value, int *len)
-{
-	char *result;
-
-	if (source->kind == KIND_TEXT)
-	{
-		text *packed = DatumGetTextPP(value);
-
-		*len = VARSIZE_ANY_EXHDR(packed);
-		return VARDATA_ANY(packed);
-	}
-	result = OutputFunctionCall(&source->output, value);
-	*len = strlen(result);
-	return result;
-}
-
-static void
-put_characters(Source *source, Datum value, JsonbValue *json)
-{
-	json->type = jbvString;
-	json->val.string.val = characters_of(source, value, &json->val.string.len);
-}
-
-static void
-put_numeric(Datum numeric, JsonbValue *json)
-{
-	json->type = jbvNumeric;
-	json->val.numeric = DatumGetNumeric(numeric);
-}
-
-static void
-put_jsonb(Jsonb *jsonb, JsonbValue *json)
-{
-	if (JB_ROOT_IS_SCALAR(jsonb))
-	{
-		(void) JsonbExtractScalar(&jsonb->root, json);
-		return;
-	}
-	json->type = jbvBinary;
-	json->val.binary.data = &jsonb->root;
-	json->val.binary.len = VARSIZE_ANY_EXHDR(jsonb);
-}
-
-/* By way of its text, as to_jsonb() does: a float's digits, not the digits of its binary value. */
-static void
-put_float(Source *source, Datum value, JsonbValue *json)
-{
-	char *digits = OutputFunctionCall(&source->output, value);
-
-	if (strspn(digits, "-+.0123456789eE") == strlen(digits))
-		put_numeric(DirectFunctionCall3(numeric_in, CStringGetDatum(digits),
-		                                ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)),
-		            json);
-	else
-		put_characters(source, value, json);
-}
-
-static void
-put_json_text(Source *source, Datum value, JsonbValue *json)
-{
-	char *words = OutputFunctionCall(&source->output, value);
-
-	put_jsonb(DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(words))), json);
-}
-
-/* Numbers, booleans and JSON as what they are, NaN and infinities as text: JSON has no word for them. */
-static void
-put_value(Source *source, Datum value, JsonbValue *json)
-{
-	switch (source->kind)
-	{
-		case KIND_INT2:
-			put_numeric(DirectFunctionCall1(int2_numeric, value), json);
-			return;
-		case KIND_INT4:
-			put_numeric(DirectFunctionCall1(int4_numeric, value), json);
-			return;
-		case KIND_INT8:
-			put_numeric(DirectFunctionCall1(int8_numeric, value), json);
-			return;
-		case KIND_NUMERIC:
-			value = PointerGetDatum(PG_DETOAST_DATUM(value));
-			if (kt_numeric_is_special(DatumGetNumeric(value)))
-				put_characters(source, value, json);
-			else
-				put_numeric(value, json);
-			return;
-		case KIND_FLOAT:
-			put_float(source, value, json);
-			return;
-		case KIND_BOOL:
-			json->type = jbvBool;
-			json->val.boolean = DatumGetBool(value);
-			return;
-		case KIND_JSON:
-			put_json_text(source, value, json);
-			return;
-		case KIND_JSONB:
-			put_jsonb(DatumGetJsonbP(value), json);
-			return;
-		case KIND_TEXT:
-		case KIND_OTHER:
-			put_characters(source, value, json);
-			return;
-	}
-}
+/* ---- the request ---------------------------------------------------------------------------------------- */
 
 /* The row's variables as a jsonb, or 0 where the trigger names none. */
 static Datum
@@ -450,7 +287,7 @@ variables_of(Meaning *meaning, TupleTableSlot *row)
 		pushJsonbValue(&state, WJB_KEY, &source->name);
 		value.type = jbvNull;
 		if (!isnull)
-			put_value(source, datum, &value);
+			kt_columnreader_json(&source->reader, datum, &value);
 		pushJsonbValue(&state, WJB_VALUE, &value);
 	}
 	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
@@ -478,7 +315,7 @@ reference_of(Meaning *meaning, TupleTableSlot *row)
 	{
 		if (nulls[0])
 			return (Datum) 0;
-		result = characters_of(&meaning->keys[0], values[0], &len);
+		result = kt_columnreader_characters(&meaning->keys[0].reader, values[0], &len);
 		return PointerGetDatum(cstring_to_text_with_len(result, len));
 	}
 	tuple = heap_form_tuple(meaning->key_row, values, nulls);
@@ -508,7 +345,7 @@ queue_row(Meaning *meaning, TupleTableSlot *row)
 
 	if (isnull)
 		return;
-	typed = characters_of(&meaning->phone, phone, &len);
+	typed = kt_columnreader_characters(&meaning->phone.reader, phone, &len);
 	kt_phone_check(typed, len, number);
 	request.to_number = CStringGetTextDatum(number);
 	request.dynamic_variables = variables_of(meaning, row);

@@ -4,15 +4,16 @@
  * An INSERT of one row spends most of its time on its own beginning and end, of which a trigger on a bulk
  * load would see nothing but repetition. The short way keeps what there is to know of the table
  * (requesttable.c), checks per row the constraints that may differ from row to row, inserts into the heap,
- * and inserts into those indexes whose predicate the row fulfils. What a statement's triggers queue is gathered and goes into
- * the heap many rows at a time, as COPY does it.
+ * and inserts into those indexes whose predicate the row fulfils. What a statement's triggers queue is
+ * gathered and goes into the heap many rows at a time, as COPY does it.
  *
  * Why that is the same as an INSERT: it is taken only when nothing hangs on the table that an INSERT
- * would run (no trigger but our own, no rule, no row security that holds for the owner, no partition's bound,
- * no unknown column with a default or of a domain, no deferred or exclusion constraint), and a row that a CHECK or NOT NULL would refuse
- * is left to the INSERT, which refuses it in PostgreSQL's words. Locks, WAL, SSI and unique checks are
- * those of the heap's and the index's own functions. A row carries the command id of the moment it was
- * queued at, so later commands of the transaction see it, and a scan that is under way does not.
+ * would run (no trigger but our own, no rule, no row security that holds for the owner, no partition's
+ * bound, no unknown column with a default or of a domain, no deferred or exclusion constraint), and a row
+ * that a CHECK or NOT NULL would refuse is left to the INSERT, which refuses it in PostgreSQL's words.
+ * Locks, WAL, SSI and unique checks are those of the heap's and the index's own functions. A row carries
+ * the command id of the moment it was queued at, so later commands of the transaction see it, and a scan
+ * that is under way does not.
  *
  * Why rows may be held back: only those of a trigger that its statement is firing at its end, and only
  * until that end, in ExecutorFinish(), which is not left but by an error that takes the statement with

@@ -1,6 +1,6 @@
 /*
- * kridtech.webhook_events: the only file that writes it. What cannot become an event goes to the inbox, which
- * is kept.c's.
+ * New rows of kridtech.webhook_events, and equal deliveries of what is there. What cannot become an event goes to
+ * the inbox, which is kept.c's.
  *
  * One statement stores a batch: it inserts what is new, and says in the same moment how each is verified. What
  * it passes over is there already; a second statement counts the equal ones, and what is left has another body:

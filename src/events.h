@@ -1,7 +1,7 @@
 /*
  * What becomes of a webhook delivery in the database. events.c stores, verify.c verifies later: they alone
- * write kridtech.webhook_events. kept.c alone writes kridtech.webhook_inbox; salvage.c decides what goes there
- * and comes back.
+ * write kridtech.webhook_events, and kept.c alone kridtech.webhook_inbox, but for what retention.c removes.
+ * salvage.c decides what goes to the inbox and comes back.
  *
  * All of it runs inside a unit of work (xact.h), or a caller's transaction, works as the owner of the tables
  * and throws as any statement does: then nothing of the unit was done. What results say holds once the unit

@@ -18,6 +18,7 @@
 #include <strings.h>
 
 #include "address.h"
+#include "ascii.h"
 #include "limits.h"
 
 #ifdef POSTGRES_H
@@ -41,18 +42,6 @@ typedef struct HostPort
 	uint8_t address[16];
 } HostPort;
 
-static bool
-is_digit(char c)
-{
-	return c >= '0' && c <= '9';
-}
-
-static bool
-is_alnum(char c)
-{
-	return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-
 /* ---- hosts ------------------------------------------------------------------------------------------------ */
 
 static bool
@@ -63,7 +52,7 @@ is_label(const char *label, size_t len)
 	if (len == 0 || len > MAX_LABEL || label[0] == '-' || label[len - 1] == '-')
 		return false;
 	for (i = 0; i < len; i++)
-		if (!is_alnum(label[i]) && label[i] != '-' && label[i] != '_')
+		if (!kt_is_alnum(label[i]) && label[i] != '-' && label[i] != '_')
 			return false;
 	return true;
 }
@@ -85,7 +74,7 @@ is_name(const char *name, size_t len, int *labels)
 	{
 		if (i < len && name[i] != '.')
 			continue;
-		if (!is_label(name + begin, i - begin) || (i == len && is_digit(name[begin])))
+		if (!is_label(name + begin, i - begin) || (i == len && kt_is_digit(name[begin])))
 			return false;
 		begin = i + 1;
 		(*labels)++;
@@ -126,7 +115,7 @@ read_port(const char *text, size_t len)
 		return -1;
 	for (i = 0; i < len; i++)
 	{
-		if (!is_digit(text[i]))
+		if (!kt_is_digit(text[i]))
 			return -1;
 		port = port * 10 + (text[i] - '0');
 	}
@@ -263,7 +252,7 @@ skip_scheme(const char *url, bool *https)
 {
 	size_t len = 0;
 
-	while (is_alnum(url[len]) || (url[len] != '\0' && strchr("+-.", url[len]) != NULL))
+	while (kt_is_alnum(url[len]) || (url[len] != '\0' && strchr("+-.", url[len]) != NULL))
 		len++;
 	*https = len == 5 && strncasecmp(url, "https", 5) == 0;
 	return len > 0 && strncmp(url + len, "://", 3) == 0 ? url + len + 3 : NULL;

@@ -19,6 +19,8 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "address.h"
+
 #ifdef POSTGRES_H
 #error "floor 0 knows nothing of PostgreSQL"
 #endif
@@ -59,7 +61,7 @@ is_over_its_share(const KtHttpd *httpd, const struct sockaddr_storage *peer)
 
 	return options->max_per_address > 0 &&
 	       (peer->ss_family == AF_INET || peer->ss_family == AF_INET6) &&
-	       !kt_haddress_is_loopback(peer) &&
+	       !kt_address_is_loopback((const struct sockaddr *) peer) &&
 	       !kt_haddress_within(peer, options->proxies, options->nproxies) &&
 	       kt_hconn_count(&httpd->conns, peer) >= options->max_per_address;
 }

@@ -57,18 +57,6 @@ bytes_of(const struct sockaddr_storage *address, size_t *len)
 	}
 }
 
-bool
-kt_haddress_is_loopback(const struct sockaddr_storage *address)
-{
-	static const uint8_t loopback6[16] = {[15] = 1};
-	size_t len;
-	const uint8_t *bytes = bytes_of(address, &len);
-
-	if (bytes == NULL)
-		return false;
-	return len == 4 ? bytes[0] == 127 : memcmp(bytes, loopback6, 16) == 0;
-}
-
 static bool
 holds(const KtHttpdNetwork *network, const struct sockaddr_storage *address)
 {

@@ -22,8 +22,6 @@ typedef struct KtHaddressKey
 /* Makes IPv4 of IPv4 mapped into IPv6, in place. */
 extern void kt_haddress_unmap(struct sockaddr_storage *address);
 
-extern bool kt_haddress_is_loopback(const struct sockaddr_storage *address);
-
 /* True when one of the networks holds the address. */
 extern bool kt_haddress_within(const struct sockaddr_storage *address,
                                const KtHttpdNetwork *networks, int nnetworks);

@@ -9,6 +9,7 @@
 
 #include "account.h"
 #include "access/xlog.h"
+#include "background.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "compat.h"
@@ -19,6 +20,7 @@
 #include "recordinghealth.h"
 #include "settings.h"
 #include "shmem.h"
+#include "statement.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -60,46 +62,16 @@ put_health(Report *report, const char *component, Verdict verdict, const char *d
 	tuplestore_putvalues(report->result->setResult, report->result->setDesc, values, nulls);
 }
 
-static void
-set_for_query(const char *name, const char *value)
-{
-	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-	                         false);
-}
-
 /*
- * Reads the tables as their owner. The plan must not depend on statistics, which say "empty" for a queue
- * that has just been filled: so no sequential scans; nor JIT, which takes what that costs for a long query
- * and compiles for 200 ms. Up to kt_owner_end(), which puts both back, SPI_tuptable has the rows.
+ * Reads the tables as their owner, up to kt_owner_end(). The plan must not depend on statistics, which say "empty"
+ * for a queue that has just been filled; nor must it be compiled, which takes 200 ms.
  */
-static void
-query(Report *report, SPIPlanPtr *kept, const char *statement)
+static uint64
+ask(Report *report, KtStatement *question, Datum *values)
 {
-	Oid types[] = {TEXTOID};
-	Datum values[] = {CStringGetTextDatum(kt_account_id)};
-
 	kt_owner_begin(&report->owner);
-	set_for_query("enable_seqscan", "off");
-	set_for_query("jit", "off");
-	if (SPI_execute_plan(kt_owner_plan(kept, statement, lengthof(types), types), values, NULL, true,
-	                     0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the tables of kridtech");
-}
-
-/* A column of a row of the result; a NULL number is 0, a NULL text NULL. */
-static int64
-number_at(int row, int column)
-{
-	bool isnull;
-	Datum value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
-
-	return isnull ? 0 : DatumGetInt64(value);
-}
-
-static char *
-text_at(int row, int column)
-{
-	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+	kt_background_prefer_indexes();
+	return kt_statement_run(question, values, NULL);
 }
 
 /* ---- the dialer ----------------------------------------------------------------------------------------- */
@@ -237,7 +209,7 @@ report_sync(Report *report)
 /* ---- the queue ------------------------------------------------------------------------------------------ */
 
 /* $1: the default account. A pause that is over by time is no pause, whether or not its row has gone. */
-static const char queue_statement[] =
+static KtStatement queue_question = {
 	"WITH ready AS MATERIALIZED (SELECT q.account_id, greatest(q.created_at, q.not_before) AS since"
 	"  FROM kridtech.call_requests AS q WHERE q.state = 'queued' AND q.next_attempt_at IS NULL"
 	"  ORDER BY q.priority DESC, q.id LIMIT " COUNT_BOUND_TEXT "),"
@@ -255,7 +227,10 @@ static const char queue_statement[] =
 	"  LIMIT " COUNT_BOUND_TEXT ") AS u),"
 	" (SELECT min(r.since) FROM ready AS r WHERE NOT EXISTS (SELECT FROM pauses AS p"
 	"  WHERE p.account_id IN ('', coalesce(r.account_id, $1)))),"
-	" (SELECT a.started_at FROM kridtech.call_attempts AS a ORDER BY a.id DESC LIMIT 1)";
+	" (SELECT a.started_at FROM kridtech.call_attempts AS a ORDER BY a.id DESC LIMIT 1)",
+	SPI_OK_SELECT,
+	{TEXTOID, InvalidOid},
+	NULL};
 
 typedef struct Queue
 {
@@ -272,17 +247,17 @@ typedef struct Queue
 static void
 read_queue(Report *report, Queue *queue)
 {
-	static SPIPlanPtr kept = NULL;
+	Datum values[] = {CStringGetTextDatum(kt_account_id)};
 
-	query(report, &kept, queue_statement);
-	queue->ready = number_at(0, 1);
-	queue->waiting = number_at(0, 2);
-	queue->next = number_at(0, 3);
-	queue->placing = number_at(0, 4);
-	queue->unknown_lately = number_at(0, 5);
-	queue->unknown = number_at(0, 6);
-	queue->oldest = number_at(0, 7);
-	queue->placed = number_at(0, 8);
+	(void) ask(report, &queue_question, values);
+	queue->ready = kt_statement_int64(0, 1);
+	queue->waiting = kt_statement_int64(0, 2);
+	queue->next = kt_statement_int64(0, 3);
+	queue->placing = kt_statement_int64(0, 4);
+	queue->unknown_lately = kt_statement_int64(0, 5);
+	queue->unknown = kt_statement_int64(0, 6);
+	queue->oldest = kt_statement_int64(0, 7);
+	queue->placed = kt_statement_int64(0, 8);
 	kt_owner_end(&report->owner);
 }
 
@@ -375,21 +350,22 @@ key_problem(const char *account_id)
 	return key == NULL ? problem : NULL;
 }
 
+static KtStatement accounts_question = {
+	"SELECT a.account_id FROM kridtech.accounts AS a ORDER BY 1 LIMIT " ACCOUNTS_BOUND_TEXT,
+	SPI_OK_SELECT,
+	{InvalidOid},
+	NULL};
+
 /* The accounts of kridtech.accounts: their number, and words about those without a usable key. */
 static int
 check_accounts(Report *report, StringInfo faults)
 {
-	static const char statement[] = "SELECT a.account_id FROM kridtech.accounts AS a"
-									" WHERE $1 IS NOT NULL ORDER BY 1 LIMIT " ACCOUNTS_BOUND_TEXT;
-	static SPIPlanPtr kept = NULL;
-	int count;
+	int count = (int) ask(report, &accounts_question, NULL);
 	int i;
 
-	query(report, &kept, statement);
-	count = (int) SPI_processed;
 	for (i = 0; i < count; i++)
 	{
-		char *account_id = text_at(i, 1);
+		char *account_id = kt_statement_text(i, 1);
 		char *problem = key_problem(account_id);
 
 		if (problem != NULL)
@@ -426,20 +402,24 @@ report_credentials(Report *report)
 
 /* ---- pauses --------------------------------------------------------------------------------------------- */
 
+static KtStatement pauses_question = {
+	"SELECT CASE p.account_id WHEN '' THEN 'all accounts' ELSE 'account ' || p.account_id END,"
+	" concat(p.cause, ': ' || p.reason, '; ends ' || p.until, '; tried again ' || p.probe_at),"
+	" p.since FROM kridtech.pauses AS p"
+	" WHERE p.until IS NULL OR p.until > clock_timestamp() ORDER BY 1, p.cause",
+	SPI_OK_SELECT,
+	{InvalidOid},
+	NULL};
+
 static void
 report_pauses(Report *report)
 {
-	static const char statement[] =
-		"SELECT CASE p.account_id WHEN '' THEN 'all accounts' ELSE 'account ' || p.account_id END,"
-		" concat(p.cause, ': ' || p.reason, '; ends ' || p.until, '; tried again ' || p.probe_at),"
-		" p.since FROM kridtech.pauses AS p"
-		" WHERE $1 IS NOT NULL AND (p.until IS NULL OR p.until > clock_timestamp()) ORDER BY 1, p.cause";
-	static SPIPlanPtr kept = NULL;
+	uint64 count = ask(report, &pauses_question, NULL);
 	uint64 i;
 
-	query(report, &kept, statement);
-	for (i = 0; i < SPI_processed; i++)
-		put_health(report, text_at((int) i, 1), BAD, text_at((int) i, 2), number_at((int) i, 3));
+	for (i = 0; i < count; i++)
+		put_health(report, kt_statement_text(i, 1), BAD, kt_statement_text(i, 2),
+		           kt_statement_int64(i, 3));
 	kt_owner_end(&report->owner);
 }
 

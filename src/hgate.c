@@ -18,6 +18,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "ascii.h"
+
 #ifdef POSTGRES_H
 #error "floor 0 knows nothing of PostgreSQL"
 #endif
@@ -39,12 +41,6 @@ kt_hgate_begin(KtHgate *gate)
 	memset(gate, 0, sizeof(*gate));
 }
 
-static bool
-is_alphanumeric(unsigned char c)
-{
-	return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
-}
-
 /* RFC 9110, 5.6.2. */
 static bool
 is_token(const char *bytes, size_t len)
@@ -53,9 +49,9 @@ is_token(const char *bytes, size_t len)
 
 	for (i = 0; i < len; i++)
 	{
-		unsigned char c = (unsigned char) bytes[i];
+		char c = bytes[i];
 
-		if (!is_alphanumeric(c) && (c == '\0' || strchr("!#$%&'*+-.^_`|~", c) == NULL))
+		if (!kt_is_alnum(c) && (c == '\0' || strchr("!#$%&'*+-.^_`|~", c) == NULL))
 			return false;
 	}
 	return len > 0;

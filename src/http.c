@@ -311,7 +311,7 @@ collect(KtHttp *http)
 			continue;
 		}
 		deadline_remove(http, t);
-		if (result == CURLE_OK && !t->header_whole)
+		if (result == CURLE_OK && !t->head.whole)
 		{
 			t->own_words = "the answer broke off in its header";
 			result = CURLE_PARTIAL_FILE;

@@ -209,8 +209,9 @@ record_identity(const char *caller)
  * Where nothing is foreign nothing changes, so that a dialer at work is not disturbed. Errors: 25006, and 55000
  * while a subscription fills the queue.
  *
- * CREATE EXTENSION calls it too, of whatever version: then the queue is born at that moment. A dump brings its requests before or
- * after its identity, and a dialer may run meanwhile; what is older than the queue is not dialled.
+ * CREATE EXTENSION calls it too, of whatever version: then the queue is born at that moment. A dump brings its
+ * requests before or after its identity, and a dialer may run meanwhile; what is older than the queue is not
+ * dialled.
  */
 Datum
 kridtech_adopt(PG_FUNCTION_ARGS)

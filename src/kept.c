@@ -1,5 +1,5 @@
 /*
- * kridtech.webhook_inbox: the only file that writes it.
+ * kridtech.webhook_inbox: the only file that writes it, but for what retention.c removes.
  *
  * The inbox is bounded by kridtech.webhook_max_inbox, in bytes. What it holds without a callId is of little
  * use: at most a quarter of it, of which the oldest go. Conflicts, which anybody can make who can deliver, have

@@ -1,6 +1,6 @@
 /*
- * kridtech.webhook_inbox: the only file that writes it. What events.h says of itself holds here too; these
- * functions are called between kt_owner_begin() and kt_owner_end().
+ * kridtech.webhook_inbox: the only file that writes it, but for what retention.c removes. What events.h says of
+ * itself holds here too; these functions are called between kt_owner_begin() and kt_owner_end().
  */
 #ifndef KT_KEPT_H
 #define KT_KEPT_H

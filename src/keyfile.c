@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "ascii.h"
 #include "limits.h"
 
 #ifdef POSTGRES_H
@@ -23,12 +24,6 @@
 
 /* White space that may surround a key of the greatest length: a line's end, an editor's blank lines. */
 #define MAX_SURROUNDING 64
-
-static bool
-is_space(char c)
-{
-	return c == ' ' || (c >= '\t' && c <= '\r');
-}
 
 static KtKeyFault
 open_fault(int error)
@@ -123,9 +118,9 @@ take_key(const char *bytes, size_t len, KtBuf *out, int *err)
 
 	if (len > KT_MAX_KEY + MAX_SURROUNDING)
 		return KT_KEY_TOO_LONG;
-	while (len > 0 && is_space(bytes[len - 1]))
+	while (len > 0 && kt_is_space(bytes[len - 1]))
 		len--;
-	while (len > 0 && is_space(*bytes))
+	while (len > 0 && kt_is_space(*bytes))
 	{
 		bytes++;
 		len--;
@@ -192,7 +187,7 @@ is_blank(const KtBuf *buf)
 	size_t i;
 
 	for (i = 0; i < buf->len; i++)
-		if (!is_space(buf->data[i]))
+		if (!kt_is_space(buf->data[i]))
 			return false;
 	return true;
 }
@@ -232,10 +227,10 @@ take_secret(char *line, size_t max_len, const char **secret)
 	size_t len;
 	size_t i;
 
-	while (is_space(*line))
+	while (kt_is_space(*line))
 		line++;
 	len = strlen(line);
-	while (len > 0 && is_space(line[len - 1]))
+	while (len > 0 && kt_is_space(line[len - 1]))
 		line[--len] = '\0';
 	for (i = 0; i < len; i++)
 		if (line[i] <= ' ' || line[i] > '~')

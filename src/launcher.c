@@ -1,8 +1,7 @@
 /*
- * The launcher: one per server, connected to no database. It reads kridtech.databases and pg_database and
- * starts, for each database that is named and can be connected to, a dialer, and a receiver where
- * kridtech.webhook_listen has an entry for it. It starts one again that has ended, and ends those whose
- * database is no longer named.
+ * The launcher: one per server, connected to no database. It reads which databases are to have
+ * workers (databases.c) and starts for each a dialer, and a receiver where kridtech.webhook_listen has an entry
+ * for it. It starts one again that has ended, and ends those whose database is no longer named.
  *
  * Whether a worker runs is asked of its slot in shared memory, which the worker itself keeps true, and,
  * while it has not got that far, of the handle of its registration. So a launcher that was ended itself
@@ -21,21 +20,14 @@
 
 #include "launcher.h"
 
-#include "access/heapam.h"
-#include "access/htup_details.h"
-#include "access/table.h"
-#include "access/tableam.h"
-#include "catalog/pg_database.h"
-#include "compat.h"
+#include "databases.h"
 #include "http.h"
 #include "listen.h"
 #include "miscadmin.h"
-#include "nodes/pg_list.h"
-#include "settings.h"
 #include "shmem.h"
 #include "storage/ipc.h"
 #include "utils/builtins.h"
-#include "utils/rel.h"
+#include "utils/memutils.h"
 #include "worker.h"
 #include "xact.h"
 
@@ -78,114 +70,11 @@ typedef struct Entry
 	int64 delay; /* that was kept last */
 } Entry;
 
-/* What one look into pg_database found. */
-typedef struct Look
-{
-	int named;
-	int count;
-	int receivers; /* how many of them are to have one */
-	Oid databases[KT_MAX_DATABASES];
-	NameData names[KT_MAX_DATABASES];
-	bool receives[KT_MAX_DATABASES];
-	bool wanted[KT_MAX_LISTENERS]; /* the socket has a database here */
-	char missing[KT_MAX_STATUS];   /* words about the others */
-} Look;
-
 static Entry entries[KT_MAX_SLOTS];
-static Look look;
+static KtDatabases look;
 static int64 look_due = 0; /* -1: only when something happens */
 
-/* ---- looking for the databases -------------------------------------------------------------------------- */
-
-/* Why a database can have no worker, or NULL. */
-static const char *
-judge_database(Form_pg_database form)
-{
-	if (form->datistemplate)
-		return "is a template";
-	if (!form->datallowconn)
-		return "does not allow connections";
-	if (form->datconnlimit < -1)
-		return "was left behind by an interrupted DROP DATABASE";
-	return NULL;
-}
-
-/*
- * Looks a database up; *oid is set where none of the faults is returned. By a heap scan: a process without
- * a database has no index of a shared catalog to go by while the relcache's init file is missing, as it is
- * at a cluster's first start.
- */
-static const char *
-find_database(const char *name, Oid *oid)
-{
-	Relation rel = table_open(DatabaseRelationId, AccessShareLock);
-	TableScanDesc scan = table_beginscan_catalog(rel, 0, NULL);
-	const char *fault = "does not exist";
-	HeapTuple tuple;
-
-	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
-	{
-		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
-
-		if (strcmp(NameStr(form->datname), name) != 0)
-			continue;
-		fault = judge_database(form);
-		*oid = form->oid;
-		break;
-	}
-	table_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return fault;
-}
-
-static void
-add_words(char words[KT_MAX_STATUS], const char *name, const char *fault)
-{
-	size_t len = strlen(words);
-
-	snprintf(words + len, KT_MAX_STATUS - len, "%sdatabase \"%s\" %s", len > 0 ? "; " : "", name,
-	         fault);
-}
-
-/* A database that can have workers: which of the sockets are its own? */
-static void
-look_at_listeners(Look *found, const char *name)
-{
-	bool *receives = &found->receives[found->count];
-	int i;
-
-	for (i = 0; i < kt_listen_count(); i++)
-		if (kt_listen_is_for(kt_listen_get(i), name))
-			*receives = found->wanted[i] = true;
-	if (*receives)
-		found->receivers++;
-}
-
-static void
-look_work(void *argument)
-{
-	Look *found = argument;
-	ListCell *cell;
-
-	memset(found, 0, sizeof(*found));
-	foreach (cell, kt_settings_databases())
-	{
-		const char *name = lfirst(cell);
-		Oid database = InvalidOid;
-		const char *fault = find_database(name, &database);
-
-		found->named++;
-		if (fault != NULL)
-		{
-			add_words(found->missing, name, fault);
-			continue;
-		}
-		found->databases[found->count] = database;
-		namestrcpy(&found->names[found->count], name);
-		look_at_listeners(found, name);
-		found->count++;
-	}
-}
+/* ---- which should run ------------------------------------------------------------------------------------ */
 
 /* The entry of a worker, else a free one, else NULL. */
 static Entry *
@@ -219,7 +108,7 @@ list_worker(Oid database, KtRole role, NameData *name)
 	}
 	if (slot == NULL)
 	{
-		add_words(look.missing, NameStr(*name), "waits for others to end");
+		kt_databases_say(look.missing, NameStr(*name), "waits for others to end");
 		return;
 	}
 	entry->database = database;
@@ -232,11 +121,12 @@ list_worker(Oid database, KtRole role, NameData *name)
 static void
 look_around(void)
 {
-	Look found;
+	KtDatabases found;
 	int i;
 
 	look_due = kt_http_now() + LOOK_AGAIN;
-	if (kt_xact_run("looking for databases", look_work, &found, NULL, NULL, 0) != KT_XACT_DONE)
+	if (kt_xact_run("looking for databases", kt_databases_look, &found, NULL, NULL, 0) !=
+	    KT_XACT_DONE)
 		return;
 	look = found;
 	for (i = 0; i < KT_MAX_SLOTS; i++)
@@ -433,7 +323,7 @@ report(void)
 
 			snprintf(fault, sizeof(fault), "has no %s: no worker slot is free",
 			         kt_worker_role(entries[i].role));
-			add_words(status, NameStr(entries[i].name), fault);
+			kt_databases_say(status, NameStr(entries[i].name), fault);
 			refused = true;
 		}
 	ok = status[0] == '\0';

@@ -23,6 +23,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "address.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "settings.h"
@@ -91,7 +92,7 @@ add_listener(KtEndpoint *endpoint)
 	strlcpy(listener->database, endpoint->database, sizeof(listener->database));
 	strlcpy(listener->text, endpoint->text, sizeof(listener->text));
 	listener->fd = -1;
-	listener->loopback = kt_netaddr_is_loopback(&endpoint->address);
+	listener->loopback = kt_address_is_loopback((struct sockaddr *) &endpoint->address);
 	if (endpoint->fault != NULL)
 		strlcpy(listener->problem, endpoint->fault, sizeof(listener->problem));
 	else

@@ -1,5 +1,6 @@
 /*
- * kridtech.calls: the local mirror of GET /api/calls. The only file that writes it.
+ * kridtech.calls: the local mirror of GET /api/calls. The only file that writes it, but for what retention.c
+ * removes.
  *
  * The API forgets: it lists the 100 newest calls. What it has said of a call stays here, and a later answer
  * only adds to it: a field that is missing then does not erase what was known, and a row that is older than

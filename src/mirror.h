@@ -1,5 +1,6 @@
 /*
- * kridtech.calls: the local mirror of GET /api/calls. The only file that writes it.
+ * kridtech.calls: the local mirror of GET /api/calls. The only file that writes it, but for what retention.c
+ * removes.
  *
  * Everything here runs between kt_owner_begin() and kt_owner_end(), in a transaction, and throws as any
  * statement does.

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ascii.h"
+
 #ifdef POSTGRES_H
 #error "floor 0 knows nothing of PostgreSQL"
 #endif
@@ -23,18 +25,12 @@ typedef struct Piece
 	size_t len;
 } Piece;
 
-static bool
-is_space(char c)
-{
-	return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
 static void
 trim(Piece *piece)
 {
-	while (piece->len > 0 && is_space(piece->text[piece->len - 1]))
+	while (piece->len > 0 && kt_is_space(piece->text[piece->len - 1]))
 		piece->len--;
-	while (piece->len > 0 && is_space(*piece->text))
+	while (piece->len > 0 && kt_is_space(*piece->text))
 	{
 		piece->text++;
 		piece->len--;
@@ -48,7 +44,7 @@ next_piece(const char **list, Piece *piece)
 	const char *end = *list;
 	bool quoted = false;
 
-	while (is_space(*end))
+	while (kt_is_space(*end))
 		end++;
 	if (*end == '\0')
 		return false;
@@ -107,7 +103,7 @@ read_number(const Piece *piece, int max)
 		return -1;
 	for (i = 0; i < piece->len; i++)
 	{
-		if (piece->text[i] < '0' || piece->text[i] > '9')
+		if (!kt_is_digit(piece->text[i]))
 			return -1;
 		number = number * 10 + (piece->text[i] - '0');
 	}
@@ -243,19 +239,7 @@ kt_netaddr_next_network(const char **list, struct sockaddr_storage *address, int
 	return true;
 }
 
-/* ---- what an address is ---------------------------------------------------------------------------------- */
-
-bool
-kt_netaddr_is_loopback(const struct sockaddr_storage *address)
-{
-	const struct in6_addr *v6 = &((const struct sockaddr_in6 *) address)->sin6_addr;
-
-	if (address->ss_family == AF_INET)
-		return ntohl(((const struct sockaddr_in *) address)->sin_addr.s_addr) >> 24 == 127;
-	if (address->ss_family != AF_INET6)
-		return false;
-	return IN6_IS_ADDR_LOOPBACK(v6) || (IN6_IS_ADDR_V4MAPPED(v6) && v6->s6_addr[12] == 127);
-}
+/* ---- an address as text ----------------------------------------------------------------------------------- */
 
 void
 kt_netaddr_print(const struct sockaddr_storage *address, char *text, size_t size)

@@ -38,9 +38,6 @@ extern bool kt_netaddr_next_endpoint(const char **list, KtEndpoint *endpoint);
 extern bool kt_netaddr_next_network(const char **list, struct sockaddr_storage *address,
                                     int *prefix);
 
-/* Whether only this machine can connect to it. */
-extern bool kt_netaddr_is_loopback(const struct sockaddr_storage *address);
-
 /* "127.0.0.1:8443", "[::1]:8443". */
 extern void kt_netaddr_print(const struct sockaddr_storage *address, char *text, size_t size);
 

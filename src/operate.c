@@ -10,10 +10,10 @@
 #include "arguments.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
-#include "executor/spi.h"
 #include "extension.h"
 #include "fmgr.h"
 #include "limits.h"
+#include "statement.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -23,37 +23,6 @@ PG_FUNCTION_INFO_V1(kridtech_cancel_call);
 PG_FUNCTION_INFO_V1(kridtech_resolve_call);
 PG_FUNCTION_INFO_V1(kridtech_pause);
 PG_FUNCTION_INFO_V1(kridtech_resume);
-
-/* Enough for every statement here. */
-#define MAX_PARAMETERS 4
-
-/* A statement with its kept plan; types end with InvalidOid. */
-typedef struct Statement
-{
-	const char *text;
-	Oid types[MAX_PARAMETERS];
-	int expected;
-	SPIPlanPtr plan;
-} Statement;
-
-/* Between kt_owner_begin() and kt_owner_end(). A Datum of 0 is NULL where null_if_zero has its bit. */
-static uint64
-run(Statement *statement, Datum *values, unsigned null_if_zero)
-{
-	char nulls[MAX_PARAMETERS];
-	SPIPlanPtr plan;
-	int result;
-	int n;
-
-	for (n = 0; n < MAX_PARAMETERS && OidIsValid(statement->types[n]); n++)
-		nulls[n] = (null_if_zero & (1U << n)) != 0 && values[n] == 0 ? 'n' : ' ';
-	plan = kt_owner_plan(&statement->plan, statement->text, n, statement->types);
-	result = SPI_execute_plan(plan, values, nulls, false, 0);
-	if (result != statement->expected)
-		elog(ERROR, "unexpected result of a statement on the queue: %s",
-		     SPI_result_code_string(result));
-	return SPI_processed;
-}
 
 /* The role a human logged in as, whatever function or SET ROLE stands between. */
 static Datum
@@ -67,11 +36,11 @@ session_user_datum(void)
 
 /* ---- cancel ------------------------------------------------------------------------------------------ */
 
-static Statement cancel_queued = {
+static KtStatement cancel_queued = {
 	"UPDATE kridtech.call_requests SET state = 'cancelled', finished_at = clock_timestamp()"
 	" WHERE id = $1 AND state = 'queued'",
-	{INT8OID},
 	SPI_OK_UPDATE,
+	{INT8OID, InvalidOid},
 	NULL};
 
 /* kridtech_cancel_call(request_id) returns boolean; strict */
@@ -85,7 +54,7 @@ kridtech_cancel_call(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("kridtech_cancel_call()");
 	kt_extension_check();
 	kt_owner_begin(&owner);
-	cancelled = run(&cancel_queued, values, 0) == 1;
+	cancelled = kt_statement_run(&cancel_queued, values, NULL) == 1;
 	kt_owner_end(&owner);
 	PG_RETURN_BOOL(cancelled);
 }
@@ -105,71 +74,71 @@ static const char *const verdict_words[] = {
 	[VERDICT_REDIAL] = "redial",
 };
 
-static Statement lock_request = {
+static KtStatement lock_request = {
 	"SELECT state, coalesce(not_after <= clock_timestamp(), false) FROM kridtech.call_requests"
 	" WHERE id = $1 FOR UPDATE",
-	{INT8OID},
 	SPI_OK_SELECT,
+	{INT8OID, InvalidOid},
 	NULL};
 
-static Statement find_call = {
+static KtStatement find_call = {
 	"SELECT id FROM kridtech.call_requests WHERE call_id = $2 AND id <> $1",
-	{INT8OID, TEXTOID},
 	SPI_OK_SELECT,
+	{INT8OID, TEXTOID, InvalidOid},
 	NULL};
 
 /* The callId may be one that was known before, or that nobody knows. */
-static Statement set_placed = {
+static KtStatement set_placed = {
 	"UPDATE kridtech.call_requests SET state = 'placed', call_id = coalesce($2, call_id), error = $3,"
 	" finished_at = clock_timestamp() WHERE id = $1",
-	{INT8OID, TEXTOID, TEXTOID},
 	SPI_OK_UPDATE,
+	{INT8OID, TEXTOID, TEXTOID, InvalidOid},
 	NULL};
 
-static Statement set_failed = {
+static KtStatement set_failed = {
 	"UPDATE kridtech.call_requests SET state = 'failed', error = $3, finished_at = clock_timestamp()"
 	" WHERE id = $1",
-	{INT8OID, TEXTOID, TEXTOID},
 	SPI_OK_UPDATE,
+	{INT8OID, TEXTOID, TEXTOID, InvalidOid},
 	NULL};
 
 /* As if it were new: a human's redial has all its attempts before it. Their records stay. */
-static Statement set_queued = {
+static KtStatement set_queued = {
 	"UPDATE kridtech.call_requests SET state = 'queued', attempts = 0, call_id = NULL,"
 	" call_status = NULL, http_status = NULL, error = $3, finished_at = NULL,"
 	" next_attempt_at = CASE WHEN not_before > clock_timestamp() THEN not_before END WHERE id = $1",
-	{INT8OID, TEXTOID, TEXTOID},
 	SPI_OK_UPDATE,
+	{INT8OID, TEXTOID, TEXTOID, InvalidOid},
 	NULL};
 
 /*
  * The attempt that may have been applied; where every one is known not to have been, the last. Each of the two has an
  * index of its own.
  */
-static Statement note_attempt = {
+static KtStatement note_attempt = {
 	"UPDATE kridtech.call_attempts SET detail = concat_ws('; ', detail, $2), live = live AND $3,"
 	" finished_at = coalesce(finished_at, clock_timestamp()) WHERE id = coalesce((SELECT a.id"
 	" FROM kridtech.call_attempts AS a WHERE a.request_id = $1 AND a.live LIMIT 1),"
 	" (SELECT max(a.id) FROM (SELECT h.id FROM kridtech.call_attempts AS h"
 	" WHERE h.request_id = $1 AND NOT h.live OFFSET 0) AS a))",
-	{INT8OID, TEXTOID, BOOLOID},
 	SPI_OK_UPDATE,
+	{INT8OID, TEXTOID, BOOLOID, InvalidOid},
 	NULL};
 
 /* A request without an attempt (loaded from elsewhere) gets one that never was, for the record. */
-static Statement add_note = {
+static KtStatement add_note = {
 	"INSERT INTO kridtech.call_attempts (request_id, epoch, live, finished_at, outcome, detail)"
 	" VALUES ($1, 0, $3, clock_timestamp(), 'resolved', $2)",
-	{INT8OID, TEXTOID, BOOLOID},
 	SPI_OK_INSERT,
+	{INT8OID, TEXTOID, BOOLOID, InvalidOid},
 	NULL};
 
 /* Such as: resolved as redial by alice at 2026-01-31T12:00:00Z */
-static Statement compose_note = {
+static KtStatement compose_note = {
 	"SELECT format('resolved as %s by %s at %s', $1, $2,"
 	" to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'))",
-	{TEXTOID, NAMEOID},
 	SPI_OK_SELECT,
+	{TEXTOID, NAMEOID, InvalidOid},
 	NULL};
 
 static Verdict
@@ -218,16 +187,15 @@ judge_request(Datum id, Verdict verdict)
 	bool isnull;
 	char *state;
 
-	if (run(&lock_request, values, 0) == 0)
+	if (kt_statement_run(&lock_request, values, NULL) == 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		                errmsg("there is no call request " INT64_FORMAT, DatumGetInt64(id))));
-	state = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	state = kt_statement_text(0, 1);
 	if (strcmp(state, "unknown") != 0 && strcmp(state, "failed") != 0)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		                errmsg("call request " INT64_FORMAT " is %s", DatumGetInt64(id), state),
 		                errdetail("Only a request that is unknown or failed can be resolved.")));
-	if (verdict == VERDICT_REDIAL &&
-	    DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull)))
+	if (verdict == VERDICT_REDIAL && DatumGetBool(kt_statement_datum(0, 2, &isnull)))
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		                errmsg("call request " INT64_FORMAT " must not be dialled any more",
 		                       DatumGetInt64(id)),
@@ -241,12 +209,11 @@ refuse_taken_call(Datum id, Datum call_id)
 {
 	Datum values[] = {id, call_id};
 
-	if (call_id == 0 || run(&find_call, values, 0) == 0)
+	if (call_id == 0 || kt_statement_run(&find_call, values, NULL) == 0)
 		return;
 	ereport(ERROR, (errcode(ERRCODE_UNIQUE_VIOLATION),
 	                errmsg("call ID \"%s\" already belongs to call request %s",
-	                       TextDatumGetCString(call_id),
-	                       SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1))));
+	                       TextDatumGetCString(call_id), kt_statement_text(0, 1))));
 }
 
 static Datum
@@ -254,11 +221,11 @@ note_of(Verdict verdict)
 {
 	Datum values[] = {CStringGetTextDatum(verdict_words[verdict]), session_user_datum()};
 
-	run(&compose_note, values, 0);
-	return CStringGetTextDatum(SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	(void) kt_statement_run(&compose_note, values, NULL);
+	return CStringGetTextDatum(kt_statement_text(0, 1));
 }
 
-static Statement *
+static KtStatement *
 update_for(Verdict verdict)
 {
 	switch (verdict)
@@ -294,11 +261,11 @@ kridtech_resolve_call(PG_FUNCTION_ARGS)
 	note = note_of(verdict);
 	values[1] = note;
 	values[2] = BoolGetDatum(verdict == VERDICT_PLACED);
-	if (run(&note_attempt, values, 0) == 0)
-		run(&add_note, values, 0);
+	if (kt_statement_run(&note_attempt, values, NULL) == 0)
+		(void) kt_statement_run(&add_note, values, NULL);
 	values[1] = call_id;
 	values[2] = note;
-	run(update_for(verdict), values, 1U << 1);
+	(void) kt_statement_run(update_for(verdict), values, call_id == 0 ? " n " : NULL);
 	kt_owner_end(&owner);
 	if (verdict == VERDICT_REDIAL)
 		kt_wake_at_commit(false);
@@ -307,19 +274,21 @@ kridtech_resolve_call(PG_FUNCTION_ARGS)
 
 /* ---- pause and resume -------------------------------------------------------------------------------- */
 
-static Statement add_pause = {
+static KtStatement add_pause = {
 	"INSERT INTO kridtech.pauses (account_id, cause, reason, until, created_by)"
 	" VALUES (coalesce($1, ''), 'manual', $2, $3, $4) ON CONFLICT (account_id, cause) DO UPDATE"
 	" SET reason = excluded.reason, until = excluded.until, created_by = excluded.created_by",
-	{TEXTOID, TEXTOID, TIMESTAMPTZOID, NAMEOID},
 	SPI_OK_INSERT,
+	{TEXTOID, TEXTOID, TIMESTAMPTZOID, NAMEOID, InvalidOid},
 	NULL};
 
-static Statement delete_pauses = {
-	"DELETE FROM kridtech.pauses WHERE account_id = $1", {TEXTOID}, SPI_OK_DELETE, NULL};
+static KtStatement delete_pauses = {"DELETE FROM kridtech.pauses WHERE account_id = $1",
+                                    SPI_OK_DELETE,
+                                    {TEXTOID, InvalidOid},
+                                    NULL};
 
-static Statement delete_all_pauses = {
-	"DELETE FROM kridtech.pauses", {InvalidOid}, SPI_OK_DELETE, NULL};
+static KtStatement delete_all_pauses = {
+	"DELETE FROM kridtech.pauses", SPI_OK_DELETE, {InvalidOid}, NULL};
 
 static Datum
 text_datum(const char *text)
@@ -331,8 +300,11 @@ text_datum(const char *text)
 Datum
 kridtech_pause(PG_FUNCTION_ARGS)
 {
-	Datum values[4] = {text_datum(kt_argument_account(fcinfo, 0)),
-	                   text_datum(kt_argument_text(fcinfo, 1))};
+	Datum values[] = {text_datum(kt_argument_account(fcinfo, 0)),
+	                  text_datum(kt_argument_text(fcinfo, 1)),
+	                  PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2), session_user_datum()};
+	char nulls[] = {values[0] == 0 ? 'n' : ' ', values[1] == 0 ? 'n' : ' ',
+	                PG_ARGISNULL(2) ? 'n' : ' ', ' '};
 	KtOwner owner;
 
 	PreventCommandIfReadOnly("kridtech_pause()");
@@ -340,11 +312,8 @@ kridtech_pause(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		                errmsg("a pause cannot end in the past")));
 	kt_extension_check();
-	/* 0 is the year 2000, which lies in the past: it can stand for NULL. */
-	values[2] = PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2);
-	values[3] = session_user_datum();
 	kt_owner_begin(&owner);
-	run(&add_pause, values, 7);
+	(void) kt_statement_run(&add_pause, values, nulls);
 	kt_owner_end(&owner);
 	kt_wake_at_commit(false);
 	PG_RETURN_VOID();
@@ -360,7 +329,7 @@ kridtech_resume(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("kridtech_resume()");
 	kt_extension_check();
 	kt_owner_begin(&owner);
-	run(values[0] == 0 ? &delete_all_pauses : &delete_pauses, values, 0);
+	(void) kt_statement_run(values[0] == 0 ? &delete_all_pauses : &delete_pauses, values, NULL);
 	kt_owner_end(&owner);
 	kt_wake_at_commit(false);
 	PG_RETURN_VOID();

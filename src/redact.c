@@ -20,6 +20,8 @@
 
 #include <string.h>
 
+#include "ascii.h"
+
 #ifdef POSTGRES_H
 #error "floor 0 knows nothing of PostgreSQL"
 #endif
@@ -72,12 +74,6 @@ secrets_end(const Reader *reader)
 }
 
 static bool
-is_digit(char c)
-{
-	return c >= '0' && c <= '9';
-}
-
-static bool
 is_separator(char c)
 {
 	return c == ' ' || c == '.' || c == '-' || c == '(' || c == ')';
@@ -96,7 +92,7 @@ measure_run(Reader *reader)
 
 	for (c = reader->p; c < reader->hit; c++)
 	{
-		if (is_digit(*c))
+		if (kt_is_digit(*c))
 		{
 			shown[0] = shown[1];
 			shown[1] = c;
@@ -159,7 +155,7 @@ next_piece(Reader *reader, size_t *len)
 		*len = strlen(MARK);
 		return MARK;
 	}
-	if (is_digit(*p))
+	if (kt_is_digit(*p))
 	{
 		if (p >= reader->run_end)
 			measure_run(reader);

@@ -66,8 +66,8 @@
 	" AND e.received_at >= $2 OFFSET 0)"
 
 /*
- * Each comes to: rows removed, rows looked at, the last one of these, how many of these are old. The first parameter is the row, or the time,
- * to go on behind; the third how many to look at.
+ * Each comes to: rows removed, rows looked at, the last one of these, how many of these are old. The first
+ * parameter is the row, or the time, to go on behind; the third how many to look at.
  */
 static KtStatement remove_requests = {
 	"WITH looked AS MATERIALIZED (SELECT q.id, q.created_at FROM kridtech.call_requests AS q"

@@ -1,8 +1,8 @@
 /*
  * The settings: kridtech.* of postgresql.conf. Defined once per process by kt_settings_define().
  *
- * None can be set by an ordinary role: all are PGC_SIGHUP or PGC_POSTMASTER, so that they can neither be SET nor stand in
- * ALTER DATABASE or ALTER ROLE.
+ * None can be set by an ordinary role: all are PGC_SIGHUP or PGC_POSTMASTER, so that they can neither be SET
+ * nor stand in ALTER DATABASE or ALTER ROLE.
  */
 #ifndef KT_SETTINGS_H
 #define KT_SETTINGS_H

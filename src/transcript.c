@@ -20,6 +20,7 @@
 
 #include <string.h>
 
+#include "ascii.h"
 #include "limits.h"
 
 #ifdef POSTGRES_H
@@ -34,12 +35,6 @@
 
 #define BOM "\xEF\xBB\xBF"
 #define FULL_WIDTH_COLON "\xEF\xBC\x9A"
-
-static bool
-is_space(char c)
-{
-	return c == ' ' || (c >= '\t' && c <= '\r');
-}
 
 /* ASCII letters and digits, and every byte of a non-ASCII character. */
 static bool
@@ -76,7 +71,7 @@ is_label_punctuation(char c)
 static const char *
 skip_colon(const char *p, const char *end)
 {
-	if (*p == ':' && (end - p == 1 || is_space(p[1])))
+	if (*p == ':' && (end - p == 1 || kt_is_space(p[1])))
 		return p + 1;
 	if (end - p >= 3 && memcmp(p, FULL_WIDTH_COLON, 3) == 0)
 		return p + 3;
@@ -145,9 +140,9 @@ next_line(const char *p, const char *end)
 static void
 set_utterance(KtTurn *turn, const char *start, const char *end)
 {
-	while (start < end && is_space(*start))
+	while (start < end && kt_is_space(*start))
 		start++;
-	while (start < end && is_space(end[-1]))
+	while (start < end && kt_is_space(end[-1]))
 		end--;
 	turn->utterance = start;
 	turn->utterance_len = (size_t) (end - start);

@@ -17,16 +17,12 @@
 #endif
 #include "transfer.h"
 
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "limits.h"
-#include "retry.h"
+#include "address.h"
 
 #ifdef POSTGRES_H
 #error "floor 0 knows nothing of PostgreSQL"
@@ -55,24 +51,6 @@
 #define KEEP_ANSWER_BYTES (32 * 1024)
 
 /* ---- callbacks: inside libcurl, no exit but return ------------------------------------------------ */
-
-static bool
-is_loopback(const struct sockaddr *addr)
-{
-	if (addr->sa_family == AF_INET)
-	{
-		const struct sockaddr_in *in4 = (const struct sockaddr_in *) (const void *) addr;
-
-		return ntohl(in4->sin_addr.s_addr) >> 24 == 127;
-	}
-	if (addr->sa_family == AF_INET6)
-	{
-		const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *) (const void *) addr;
-
-		return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
-	}
-	return false;
-}
 
 /*
  * Bytes of the request known to have left. Up to libcurl 8.6 CURLINFO_REQUEST_SIZE counts what its first try to send
@@ -125,7 +103,7 @@ on_open_socket(void *userp, curlsocktype purpose, struct curl_sockaddr *address)
 
 	if (purpose != CURLSOCKTYPE_IPCXN || t->barred || is_repetition(t))
 		return CURL_SOCKET_BAD;
-	if (t->loopback_only && !is_loopback(&address->addr))
+	if (t->loopback_only && !kt_address_is_loopback(&address->addr))
 		return CURL_SOCKET_BAD;
 	if (!kt_download_may_open(&t->download, &address->addr))
 		return CURL_SOCKET_BAD;
@@ -189,34 +167,6 @@ on_answer_body(char *bytes, size_t size, size_t nmemb, void *userp)
 	return 0;
 }
 
-/* Not a 1xx, which another answer follows. */
-static bool
-is_final_answer(KtHttpTransfer *t)
-{
-	long status = 0;
-
-	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-	return status >= 200;
-}
-
-/* Answers of the same second have the same date: the last one is kept. -1 for one that cannot be read. */
-static int64_t
-date_of(const char *text, size_t len)
-{
-	static char last[64];
-	static int64_t value = -1;
-
-	if (len >= sizeof(last))
-		return -1;
-	if (memcmp(last, text, len) != 0 || last[len] != '\0')
-	{
-		memcpy(last, text, len);
-		last[len] = '\0';
-		value = (int64_t) curl_getdate(last, NULL);
-	}
-	return value;
-}
-
 /* Called with one whole header line at a time, the status lines included, not NUL-terminated. */
 static size_t
 on_answer_header(char *line, size_t size, size_t nmemb, void *userp)
@@ -224,25 +174,13 @@ on_answer_header(char *line, size_t size, size_t nmemb, void *userp)
 	KtHttpTransfer *t = userp;
 	size_t len = size * nmemb;
 
-	t->header_bytes += len;
-	if (t->header_bytes > KT_MAX_ANSWER_HEADERS)
+	if (!kt_answerhead_line(&t->head, t->easy, line, len))
 	{
 		t->too_large = true;
 		return 0;
 	}
 	if (kt_download_is_wanted(&t->download))
 		kt_download_header(&t->download, line, len);
-	if (len >= 5 && memcmp(line, "HTTP/", 5) == 0)
-		t->date = t->retry_seconds = t->retry_date = -1; /* a new answer: what a 1xx said is void */
-	else if (line[0] == '\r' || line[0] == '\n')
-		t->header_whole = is_final_answer(t);
-	else if (len > 5 && strncasecmp(line, "Date:", 5) == 0)
-		t->date = date_of(line + 5, len - 5);
-	else if (len > 12 && strncasecmp(line, "Retry-After:", 12) == 0)
-	{
-		t->retry_seconds = kt_retry_seconds(line + 12, len - 12);
-		t->retry_date = t->retry_seconds < 0 ? date_of(line + 12, len - 12) : -1;
-	}
 	return len;
 }
 
@@ -409,9 +347,9 @@ kt_transfer_prepare(KtHttpTransfer *t, const KtHttpRequest *request)
 {
 	kt_buf_reset(&t->answer, KEEP_ANSWER_BYTES);
 	t->answer.max = request->max_answer;
-	t->body_len = t->body_taken = t->header_bytes = 0;
-	t->date = t->retry_seconds = t->retry_date = -1;
-	t->too_large = t->barred = t->header_whole = t->begun = t->repeated = false;
+	t->body_len = t->body_taken = 0;
+	kt_answerhead_reset(&t->head);
+	t->too_large = t->barred = t->begun = t->repeated = false;
 	t->loopback_only = request->loopback_only;
 	t->last_socket = -1;
 	t->owner = request->owner;
@@ -507,20 +445,6 @@ kt_transfer_phase(KtHttpTransfer *t)
 	return "timed out in the TLS handshake";
 }
 
-/*
- * Not CURLINFO_RETRY_AFTER, which is 0 for none, for 0 and for a number beyond its own. A date is read against the
- * API's own clock where the answer tells it.
- */
-static int64_t
-retry_after(const KtHttpTransfer *t)
-{
-	int64_t now = t->date >= 0 ? t->date : (int64_t) time(NULL);
-
-	if (t->retry_date < 0)
-		return t->retry_seconds;
-	return t->retry_date > now ? t->retry_date - now : 0;
-}
-
 /* Failures of a transfer that tell of the answer, not of the network. */
 static bool
 is_of_the_answer(int curl_code)
@@ -544,8 +468,8 @@ kt_transfer_answer(KtHttpTransfer *t, KtHttpAnswer *answer)
 	answer->status = (int) info_long(t, CURLINFO_RESPONSE_CODE);
 	answer->body = t->answer.data != NULL ? t->answer.data : "";
 	answer->body_len = t->answer.len;
-	answer->retry_after = retry_after(t);
-	answer->date = t->date;
+	answer->retry_after = kt_answerhead_retry_after(&t->head);
+	answer->date = t->head.date;
 	answer->total_us = info_off(t, CURLINFO_TOTAL_TIME_T);
 	answer->reused = info_long(t, CURLINFO_NUM_CONNECTS) == 0 && answer->status != 0;
 	kt_download_answer(&t->download, answer);

@@ -8,6 +8,7 @@
 
 #include <curl/curl.h>
 
+#include "answerhead.h"
 #include "buf.h"
 #include "download.h"
 #include "http.h"
@@ -25,12 +26,8 @@ struct KtHttpTransfer
 	size_t body_taken; /* bytes libcurl has been handed; only ever grows */
 
 	KtBuf answer;
-	size_t header_bytes;
-	bool header_whole; /* the blank line after the final answer's header came */
+	KtAnswerHead head;
 	bool too_large;
-	int64_t date;
-	int64_t retry_seconds; /* Retry-After as a number, or ... */
-	int64_t retry_date;    /* ... as Unix time; -1 for neither */
 
 	KtDownload download;
 

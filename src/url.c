@@ -19,15 +19,11 @@
 #include <string.h>
 #include <strings.h>
 
+#include "ascii.h"
+
 #ifdef POSTGRES_H
 #error "floor 0 knows nothing of PostgreSQL"
 #endif
-
-static bool
-is_alnum(char c)
-{
-	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
 
 /* Only printable ASCII: what is left cannot be dropped, folded or converted by any parser. */
 static bool
@@ -53,7 +49,7 @@ skip_scheme(const char *url, bool *http, bool *https)
 		return NULL;
 	for (c = url; c < colon; c++)
 	{
-		if (!is_alnum(*c) && *c != '+' && *c != '-' && *c != '.')
+		if (!kt_is_alnum(*c) && *c != '+' && *c != '-' && *c != '.')
 			return NULL;
 	}
 	*http = colon - url == 4 && strncasecmp(url, "http", 4) == 0;
@@ -74,7 +70,7 @@ is_authority(const char *authority, size_t len)
 	{
 		char c = authority[i];
 
-		if (!is_alnum(c) && c != '.' && c != '-' && c != '_' && c != ':' &&
+		if (!kt_is_alnum(c) && c != '.' && c != '-' && c != '_' && c != ':' &&
 		    !(bracketed && (c == '[' || c == ']')))
 			return false;
 	}
@@ -160,7 +156,7 @@ append_escaped(KtBuf *out, const char *value)
 	{
 		unsigned char c = (unsigned char) *value;
 
-		if (is_alnum(*value) || strchr("-._~", *value) != NULL)
+		if (kt_is_alnum(*value) || strchr("-._~", *value) != NULL)
 			kt_buf_append_char(out, *value);
 		else
 		{

@@ -52,6 +52,7 @@ SELECT test.list_is('{"success":true,"calls":[],"total":4294967296}') \g /dev/nu
 SELECT is(kridtech_calls_total(), 4294967296, 'the total is a bigint');
 
 -- what is asked for
-SELECT kridtech_create_call('+15550100001'), pg_sleep(0.5) FROM generate_series(1, 3) \g /dev/null
+SELECT kridtech_create_call('+15550100001') FROM generate_series(1, 3) \g /dev/null
+SELECT test.await('SELECT count(*) FROM kridtech_calls(''completed'')', '3') \g /dev/null
 SELECT is((SELECT count(*) FROM kridtech_calls('completed', 2)), 2::bigint, 'status and limit reach the API');
 SELECT * FROM finish();

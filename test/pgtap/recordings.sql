@@ -67,16 +67,6 @@ GRANT USAGE ON SCHEMA test TO PUBLIC;
 GRANT EXECUTE ON FUNCTION kridtech_recording(text) TO recordings_listener, recordings_reader;
 GRANT USAGE ON SCHEMA kridtech TO recordings_reader;
 GRANT SELECT ON kridtech.recordings, kridtech.recording_chunks TO recordings_reader;
-CREATE FUNCTION test.state_for(role name, statement text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    state text;
-BEGIN
-    EXECUTE format('SET LOCAL ROLE %I', role);
-    state := test.state_of(statement);
-    RESET ROLE;
-    RETURN state;
-END
-$$;
 SELECT is(test.state_for(role, statement), CASE WHEN may >= level THEN '00000' ELSE '42501' END, role || ' who tries ' || statement)
   FROM (VALUES ('SELECT kridtech_recording(''x'')', 1), ('SELECT FROM kridtech.recordings', 1), ('SELECT FROM kridtech.recording_chunks', 1),
                ('INSERT INTO kridtech.recordings (call_id) VALUES (''x'')', 2), ('DELETE FROM kridtech.recordings', 2)) AS t(statement, level),

@@ -13,17 +13,6 @@ GRANT USAGE ON SCHEMA kridtech TO pgtap_reader;
 GRANT SELECT ON kridtech.call_requests TO pgtap_reader;
 GRANT pg_monitor TO pgtap_reader;
 
-CREATE FUNCTION test.state_for(role name, statement text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    state text;
-BEGIN
-    EXECUTE format('SET LOCAL ROLE %I', role);
-    state := test.state_of(statement);
-    RESET ROLE;
-    RETURN state;
-END
-$$;
-
 -- functions: nobody and the reader run none, the caller and the owner run all
 SELECT is(test.state_for(role, statement), state, role || ' who tries ' || statement || ' gets ' || state)
   FROM (VALUES ('SELECT kridtech_create_call(''+14155550123'')'), ('SELECT kridtech_create_web_call()'), ('SELECT kridtech_calls()'), ('SELECT kridtech_calls_total()'), ('SELECT kridtech_sync_calls()'),

@@ -162,7 +162,7 @@ sub ends_promptly
 	is($node->safe_psql('postgres',
 			"SELECT to_number, state FROM kridtech.call_requests WHERE to_number IN ('$before', '$during')"),
 		"$before|placed", 'the record before survives, that of the cancelled call is rolled back');
-	is($sim->k($_), 1, "K = 1 for $_") for $before, $during;
+	is($sim->k($_), 1, "$_ rings once") for $before, $during;
 	is($session->state("SELECT kridtech_create_call('+49302000003')"), '00000', 'the same backend can call next');
 	$session->quit;
 }

@@ -32,7 +32,7 @@ my $user = kt_background($node, 'postgres');
 	never_dialled('a request is not dialled while its transaction is open', '+4930000001');
 	$user->query('COMMIT');
 	$d->becomes($id, 'placed', 'after COMMIT it is');
-	is($d->k('+4930000001'), 1, 'K = 1');
+	is($d->k('+4930000001'), 1, 'and it rings once');
 
 	$user->query('BEGIN; ' . Dialing::queue_statement('+4930000002') . '; ROLLBACK');
 	$user->query('BEGIN; ' . Dialing::queue_statement('+4930000003') . '; SELECT 1/0; COMMIT');
@@ -67,7 +67,7 @@ my $user = kt_background($node, 'postgres');
 	cmp_ok(time - $start, '<', 3, 'by the slow poll at the latest');
 	$user->query(q{ROLLBACK PREPARED 'p2'});
 	never_dialled('after ROLLBACK PREPARED never', '+4930010002');
-	is($d->k('+4930010001'), 1, 'K = 1');
+	is($d->k('+4930010001'), 1, 'and it rings once');
 }
 
 # ---- other ways in ------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ SQL
 	close $file;
 	$d->sql("COPY leads FROM '" . $node->basedir . "/leads.tsv'");
 	$d->sql_becomes(q{SELECT count(*) FROM kridtech.call_requests WHERE to_number LIKE '+49300310%' AND state = 'placed'}, 50, 'COPY into it dials every row');
-	is(scalar(grep { $_->{toNumber} =~ /^\+49300310/ } $d->ledger), 50, 'K = 1 for each');
+	is(scalar(grep { $_->{toNumber} =~ /^\+49300310/ } $d->ledger), 50, 'each rings once');
 	is($d->sql(q{SELECT count(*) FROM kridtech.call_requests r JOIN leads l ON l.id::text = r.reference WHERE r.to_number = l.phone}), 51, 'and each has its lead as reference');
 	$user->query(q{BEGIN; INSERT INTO leads VALUES (9, '+4930030009'); ROLLBACK});
 	never_dialled('a lead that is rolled back is not dialled', '+4930030009');
@@ -207,7 +207,7 @@ sub poisoned
 	is($d->sql("SELECT string_agg(substr(state, 1, 1), '' ORDER BY id) FROM kridtech.call_requests WHERE reference = '$what'", $database),
 		'fppppfppppfp', "$what: it fails, and the others are placed");
 	like($d->sql("SELECT error FROM kridtech.call_requests WHERE reference = '$what' AND state = 'failed' LIMIT 1", $database), $error, "$what: its error says why");
-	is(scalar(grep { index($_->{toNumber}, $prefix) == 0 } $d->ledger), 9, "$what: K = 1 for each of the others, 0 for it");
+	is(scalar(grep { index($_->{toNumber}, $prefix) == 0 } $d->ledger), 9, "$what: each of the others rings once, it never");
 	is($d->sql("SELECT count(*) FROM kridtech.call_attempts a JOIN kridtech.call_requests r ON r.id = a.request_id WHERE r.reference = '$what' AND r.state = 'failed'", $database),
 		0, "$what: it had no attempt");
 	return;

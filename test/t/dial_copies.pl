@@ -2,11 +2,11 @@
 use strict;
 use warnings;
 
+use Copying;
 use Dialing;
 use Kridtech;
 use PostgreSQL::Test::Utils ();
 use Test::More;
-use Time::HiRes qw(sleep time);
 
 my $d = Dialing->new('origin', database => 'app', init => [ allows_streaming => 1 ], conf => <<'CONF');
 kridtech.max_concurrent_requests = 1
@@ -42,7 +42,7 @@ sub origin_goes_on
 	$d->becomes($id, 'placed', "$what: the origin still dials");
 	if ($copy)
 	{
-		sleep 1.2;    # a poll of the copy's dialer
+		$copy->turns;
 		is($copy->sql("SELECT count(*) FROM kridtech.call_requests WHERE state = 'queued'"), 3, "$what: what was queued is still queued");
 		is($copy->sql("SELECT count(*) FROM kridtech.call_requests WHERE state = 'placing'"), 1, "$what: what was under way is untouched");
 	}
@@ -53,12 +53,10 @@ sub origin_goes_on
 sub is_paused
 {
 	my ($what, $copy, $why) = @_;
-	my $health;
-	kt_wait(sub { ($health = $copy->health('dialer')) =~ /copy/ });
-	is($health, "f|paused: this database is a copy ($why); kridtech_adopt() lets it dial", "$what: it is paused, and health says why");
+	copying_paused($copy, $why, "$what: it is paused, and health says why");
 	my $id = $copy->queue('+4930030009');
 	origin_goes_on($what, undef);
-	sleep 1.2;
+	$copy->turns;
 	is($copy->state($id), 'queued', "$what: neither is dialled what is queued there now");
 	return is($copy->sql("SELECT kridtech_cancel_call($id)"), 't', "$what: though it can be cancelled");
 }
@@ -153,7 +151,7 @@ SQL
 	my $copy = $d->beside($node, 'cloned');
 	is_paused('cloned', $copy, 'another database');
 	is($copy->sql("SELECT count(*) FROM kridtech.call_requests WHERE state = 'queued' AND to_number LIKE '+493004000_'"), 2, 'cloned: what was queued is still queued');
-	is($d->k('+4930040001') . $d->k('+4930040002'), '11', 'cloned: K = 1, the origin\'s');
+	is($d->k('+4930040001') . $d->k('+4930040002'), '11', 'cloned: each rang once, by the origin');
 	$copy->sql('SELECT kridtech_adopt()');
 	$copy->sql_becomes("SELECT count(*) FROM kridtech.call_requests WHERE state = 'placed' AND to_number LIKE '+493004000_'", 2, 'cloned: adopted, it dials');
 	is($d->k('+4930040001') . $d->k('+4930040002'), '22', 'cloned: once each');
@@ -192,11 +190,9 @@ sub new_node
 	$copy->sql('SELECT pg_wal_replay_resume()');
 	$standby->promote;
 	$copy->forget_sessions;
-	my $health;
-	kt_wait(sub { ($health = $copy->health('dialer')) =~ /copy/ }, 20);
-	is($health, 'f|paused: this database is a copy (another timeline); kridtech_adopt() lets it dial', 'promoted: its dialer starts, and is paused');
+	copying_paused($copy, 'another timeline', 'promoted: its dialer starts, and is paused');
 	my $new = $copy->queue('+4930050004');
-	sleep 1.5;
+	$copy->turns;
 	is($copy->state($new) . $d->k('+4930050004'), 'queued0', 'promoted: it dials nothing');
 	origin_goes_on('promoted');
 	$copy->sql('SELECT kridtech_adopt()');
@@ -220,16 +216,15 @@ sub new_node
 	$files->append_conf('postgresql.conf', 'port = ' . $files->port);
 	$files->start;
 	my $copy = $d->beside($files);
-	my $health;
-	kt_wait(sub { ($health = $copy->health('dialer')) =~ /copy/ });
-	is($health, 'f|paused: this database is a copy (another data directory); kridtech_adopt() lets it dial', 'copied files: it is paused, and health says why');
-	sleep 1.5;
-	is($copy->state($waits), 'queued', 'copied files: what becomes due there waits');
-	is($d->k('+4930060001'), 0, 'copied files: K = 0');
+	copying_paused($copy, 'another data directory', 'copied files: it is paused, and health says why');
+	$copy->sql_becomes("SELECT not_before < clock_timestamp() FROM kridtech.call_requests WHERE id = $waits", 't', 'copied files: what was queued becomes due');
+	$copy->turns;
+	is($copy->state($waits), 'queued', 'copied files: it waits');
+	is($d->k('+4930060001'), 0, 'copied files: it does not ring');
 	$node->start;
 	ok($d->dials, 'the origin starts and dials');
 	$d->becomes($waits, 'placed', 'the origin dials what was queued');
-	is($d->k('+4930060001'), 1, 'K = 1');
+	is($d->k('+4930060001'), 1, 'and it rings once');
 	$copy->sql('SELECT kridtech_adopt()');
 	$copy->becomes($waits, 'placed', 'copied files: adopted, it dials');
 	is($d->k('+4930060001'), 2, 'copied files: as was decided');

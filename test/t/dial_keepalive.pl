@@ -6,7 +6,6 @@ use Dialing;
 use File::Temp ();
 use Kridtech;
 use Test::More;
-use Time::HiRes qw(sleep time);
 
 # A certificate for 127.0.0.1 that is its own authority, and one for another name.
 my $dir = File::Temp->newdir('kridtech-tls-XXXXXX', TMPDIR => 1);
@@ -66,8 +65,8 @@ for my $case (
 	my $id = one($number, 'unknown', "$what: on a re-used connection the request is unknown");
 	my ($entry) = ($d->ledger($number))[-1];
 	cmp_ok($entry->{request}, '>', 1, "$what: it was one");
-	sleep 1.2;
-	is($d->k($number), 1, "$what: K = 1, libcurl did not send it again");
+	$d->turns;
+	is($d->k($number), 1, "$what: it was sent once, libcurl did not send it again");
 	is($d->state($id), 'unknown', "$what: nor does the dialer");
 	one('+4930030002', 'placed', "$what: and the dialer goes on");
 }
@@ -102,7 +101,7 @@ for my $fault (qw(reset drop))
 		'--listen', '127.0.0.1:0,tls-fault=reset', '--listen', "127.0.0.1:0,cert=$dir/IP.crt,key=$dir/IP.key,tls-fault=old",
 		'--die-with-parent', '--key', $Dialing::KEY);
 	$d->becomes($id, 'placed', 'once it is back the request is placed');
-	is($d->k('+4930050001'), 1, 'K = 1');
+	is($d->k('+4930050001'), 1, 'and it rings once');
 	is($d->sql("SELECT count(*) FROM kridtech.call_attempts WHERE request_id = $id AND live"), 1, 'with one live attempt');
 }
 
@@ -123,7 +122,7 @@ sub is_not_sent
 	$d->sql_becomes("SELECT outcome || ' ' || live || ' ' || bytes_sent FROM kridtech.call_attempts WHERE request_id = $id AND finished_at IS NOT NULL ORDER BY id LIMIT 1",
 		'not sent false 0', "$name: nothing is sent");
 	is($d->state($id), 'queued', "$name: the request is queued again");
-	is($d->k($number), 0, "$name: K = 0");
+	is($d->k($number), 0, "$name: nobody is rung");
 	return $id;
 }
 
@@ -144,8 +143,10 @@ sub is_not_sent
 		push @ids, is_not_sent("+493006001$case->[0]", $case->[1]);
 	}
 	$d->set('kridtech.base_url' => https(1));
+	# on a slow machine they have failed more often by now, and would wait for minutes
+	$d->sql(q{UPDATE kridtech.call_requests SET next_attempt_at = clock_timestamp() WHERE state = 'queued'});
 	$d->becomes($_, 'placed', 'after it all they are placed', 20) for @ids;
-	is(join(' ', map { $d->k("+493006001$_->[0]") } @cases), '1 1 1 1', 'K = 1 for each');
+	is(join(' ', map { $d->k("+493006001$_->[0]") } @cases), '1 1 1 1', 'each rings once');
 }
 
 is($d->sql('SELECT count(*) FROM kridtech.call_attempts WHERE live GROUP BY request_id HAVING count(*) > 1'), '', 'no request has two live attempts');

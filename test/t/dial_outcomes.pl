@@ -261,7 +261,7 @@ for my $case ([ 'before the body', 'before_body', 0 ], [ 'within the body', 'mid
 	my $id = $d->queue('+4930230001');
 	$d->turns(5);
 	is($d->state($id), 'queued', 'with a key file that others can read nothing is sent');
-	is($d->k('+4930230001'), 0, 'K = 0');
+	is($d->k('+4930230001'), 0, 'and nobody is rung');
 	like($d->health('credentials'), qr/^f\|.*has permissions other than 0600 and 0400/, 'health names the file and its fault');
 	unlike($d->health('credentials'), qr/\Q$Dialing::KEY\E/, 'and not the key');
 	$d->sleeps('the dialer sleeps while no key can be had');
@@ -331,7 +331,7 @@ for my $case (
 	$d->becomes($other, 'placed', "$name: and so is the account's next");
 	my ($first, $second) = map { $_->{monotonicUs} } $d->ledger($number);
 	cmp_ok($second - $first, '>=', 1_000_000, "$name: not before a second") if $most <= 10;
-	is($d->k($number), 2, "$name: K = 2, the first refused");
+	is($d->k($number), 2, "$name: it is sent twice, and was refused the first time");
 }
 
 # ---- nothing was sent ---------------------------------------------------------------------------------------
@@ -355,7 +355,7 @@ my $good = $d->url;
 	ok($wait > 0.9 && $wait <= 2.1, "it waits for one to two seconds ($wait)");
 	$d->set('kridtech.base_url' => $good);
 	$d->becomes($id, 'placed', 'once the API is back it is placed');
-	is($d->k('+4930260001'), 1, 'K = 1');
+	is($d->k('+4930260001'), 1, 'and it rings once');
 	is($d->request($id)->{error}, undef, 'and the error is gone');
 
 	$d->set('kridtech.base_url' => 'http://127.0.0.1:1', 'kridtech.retry_limit' => 2);
@@ -390,7 +390,7 @@ my $good = $d->url;
 	is($d->causes('far'), '', 'and the breaker is closed');
 	is($d->sql("SELECT max(n) FROM (SELECT count(*) AS n FROM kridtech.call_attempts a JOIN kridtech.call_requests r"
 		  . " ON r.id = a.request_id WHERE r.account_id = 'far' AND a.live GROUP BY a.request_id) AS q"), 1, 'each with one live attempt');
-	is(scalar(grep { $_->{toNumber} =~ /^\+493027/ } $d->ledger), 12, 'K = 1 for each');
+	is(scalar(grep { $_->{toNumber} =~ /^\+493027/ } $d->ledger), 12, 'each rings once');
 }
 
 # ---- a callId that is another request's ---------------------------------------------------------------------
@@ -412,7 +412,7 @@ my $good = $d->url;
 	ok($loser->{live}, 'and is live');
 	is($d->causes('twins'), 'conflict', 'the account is paused');
 	like($d->log, qr/WARNING:  the Kridtech API answered request $loser->{id} with a callId that belongs to another request/, 'the log raises the alarm');
-	is($d->k("+493028000$_"), 1, 'K = 1') for 1 .. 3;
+	is($d->k("+493028000$_"), 1, 'and it rings once') for 1 .. 3;
 	my $id = $d->queue('+4930280004', account_id => 'twins');
 	$d->turns(5);
 	is($d->k('+4930280004'), 0, 'nothing is sent for it until a human looks');
@@ -431,7 +431,7 @@ my $good = $d->url;
 	unlike($d->log, qr/4930285001/, 'and does not show the number');
 	$d->sql('ALTER TABLE kridtech.call_requests DROP CONSTRAINT odd');
 	$d->becomes($id, 'placed', 'once the constraint is gone the result is recorded');
-	is($d->k('+4930285001'), 1, 'K = 1');
+	is($d->k('+4930285001'), 1, 'and it rings once');
 }
 
 # ---- too many unknown ---------------------------------------------------------------------------------------
@@ -444,7 +444,7 @@ my $good = $d->url;
 	my $id = $d->queue('+4930290001');
 	$d->turns(5);
 	is($d->state($id), 'queued', 'at kridtech.max_unknown the dialer stops placing');
-	is($d->k('+4930290001'), 0, 'K = 0');
+	is($d->k('+4930290001'), 0, 'and nobody is rung');
 	like($d->health('dialer'), qr/^f\|holding: 2 requests of the last hour are unknown/, 'health says so of the dialer');
 	like($d->health('queue'),  qr/^f\|stopped by kridtech.max_unknown/, 'and of the queue');
 	$d->sleeps('it sleeps meanwhile');

@@ -5,7 +5,7 @@ use warnings;
 use Dialing;
 use Kridtech;
 use Test::More;
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(time);
 
 my $d = Dialing->new('schedule');
 
@@ -44,7 +44,7 @@ sub late
 	my $id = $d->queue('+4930100009', not_before => q{=clock_timestamp() + interval '1 hour'});
 	$d->turns(3);
 	is($d->state($id), 'queued', 'one for an hour later waits');
-	is($d->k('+4930100009'), 0, 'K = 0');
+	is($d->k('+4930100009'), 0, 'and nobody is rung');
 	ok($d->sql("SELECT kridtech_cancel_call($id)") eq 't', 'and can be cancelled');
 
 	# the owner's own INSERT need not fill next_attempt_at
@@ -62,7 +62,7 @@ sub late
 	is(scalar(my @none = $d->attempts($id)), 0, 'there was no attempt');
 	$d->sql(q{SELECT kridtech_resume('late')});
 	$d->becomes($other, 'placed', 'its neighbour has time left and is placed');
-	is($d->k('+4930110001'), 0, 'K = 0 of the expired one');
+	is($d->k('+4930110001'), 0, 'the expired one never rings');
 
 	$d->sql('SELECT kridtech_pause()');
 	$id = $d->queue('+4930110003', not_after => q{=clock_timestamp() + interval '300 ms'});
@@ -183,7 +183,7 @@ for my $case ([ 4, 9 ], [ 2.5, 6 ], [ 50, 120 ])
 	$d->becomes($mine, 'placed', 'a pause of one account does not hold the others');
 	$d->turns(5);
 	is($d->state($red), 'queued', 'its own request waits');
-	is($d->k('+4930500001'), 0, 'K = 0');
+	is($d->k('+4930500001'), 0, 'and nobody is rung');
 	like($d->health('account red'), qr/^f\|manual: lunch/, 'health names the account and the reason');
 	$d->sleeps('the dialer sleeps over a paused account');
 	$d->sql(q{SELECT kridtech_resume('red')});
@@ -204,7 +204,7 @@ for my $case ([ 4, 9 ], [ 2.5, 6 ], [ 50, 120 ])
 	like($d->health('all accounts'), qr/^f\|manual: the flood/, 'health says so');
 	is($d->health('dialer'), 'f|paused', 'of the dialer too');
 	$d->sleeps('the dialer sleeps over a pause of all');
-	is(order('+493051000'), '', 'K = 0');
+	is(order('+493051000'), '', 'and nobody is rung');
 	$d->sql(q{SELECT kridtech_resume()});
 	$d->becomes($_, 'placed', 'kridtech_resume() lets them go') for @ids;
 	is($d->sql('SELECT count(*) FROM kridtech.pauses'), 0, 'all pauses are gone');
@@ -225,7 +225,7 @@ for my $case ([ 4, 9 ], [ 2.5, 6 ], [ 50, 120 ])
 	$d->sql(q{SELECT kridtech_pause('stream')});
 	my $paused = $d->sql('SELECT clock_timestamp()');
 	$d->sql_becomes("SELECT count(*) FROM kridtech.call_requests WHERE state = 'placing'", 0, 'what is under way comes to its end');
-	sleep 0.5;
+	$d->turns;
 	# a claim that was being committed while the pause was
 	is($d->sql("SELECT count(*) FROM kridtech.call_attempts WHERE started_at > '$paused'"), 0, 'and nothing begins after a pause');
 	my @late = grep { $_->{accountId} eq 'stream' && $d->sql("SELECT '$_->{time}'::timestamptz > '$paused'::timestamptz + interval '20 ms'") eq 't' } ($d->ledger)[ -10 .. -1 ];
@@ -248,7 +248,7 @@ for my $case ([ 4, 9 ], [ 2.5, 6 ], [ 50, 120 ])
 	$d->set('kridtech.account_id' => 'acct-2');
 	$d->sql_becomes(q{SELECT count(*) FROM kridtech.call_requests WHERE to_number LIKE '+493055%' AND state = 'placed'}, 60, 'all are placed', 20);
 	my @entries = grep { $_->{toNumber} =~ /^\+493055/ } $d->ledger;
-	is(scalar @entries, 60, 'K = 1 for each');
+	is(scalar @entries, 60, 'each rings once');
 	is(join(' ', sort keys %{ { map { $_->{accountId} => 1 } @entries } }), 'acct-1 acct-2', 'first for the old account, then for the new one');
 	is(scalar(grep { grep { lc $_->[0] eq 'x-api-key' && $_->[1] ne 'valid' } @{ $_->{headers} } } @entries), 0, 'always with a key');
 	is($d->sql('SELECT count(*) FROM kridtech.pauses'), 0, 'and no account was paused');
@@ -297,7 +297,7 @@ for my $case ([ 4, 9 ], [ 2.5, 6 ], [ 50, 120 ])
 
 	my $waiting = $d->queue('+4930600004', not_before => q{=clock_timestamp() + interval '600 ms'});
 	$other->query("BEGIN; SELECT kridtech_cancel_call($waiting)");
-	sleep 0.8;
+	kt_wait(sub { $d->sql("SELECT not_before < clock_timestamp() FROM kridtech.call_requests WHERE id = $waiting") eq 't' });
 	$d->sleeps('a request that is due and locked by somebody does not keep the dialer busy');
 	$other->query('COMMIT');
 	$d->turns(3);
@@ -315,7 +315,7 @@ for my $case ([ 4, 9 ], [ 2.5, 6 ], [ 50, 120 ])
 
 	$d->sql("SELECT kridtech_resolve_call($lost[0], 'redial')");
 	$d->becomes($lost[0], 'placed', 'redial really dials again');
-	is($d->k('+4930610001'), 2, 'K = 2, by a recorded decision');
+	is($d->k('+4930610001'), 2, 'it rings a second time, by a recorded decision');
 	my @attempts = $d->attempts($lost[0]);
 	like($attempts[0]{detail}, qr/resolved as redial by \S+ at \d{4}-/, 'the first attempt records who and when');
 	is(join(' ', map { $_->{live} ? 1 : 0 } @attempts), '0 1', 'only the second is live');
@@ -331,13 +331,13 @@ for my $case ([ 4, 9 ], [ 2.5, 6 ], [ 50, 120 ])
 
 	$d->sql("SELECT kridtech_resolve_call($lost[1], 'redial')");
 	$d->becomes($lost[1], 'placed', 'a failed request can be dialled again');
-	is($d->k('+4930610002'), 2, 'K = 2');
+	is($d->k('+4930610002'), 2, 'and it rings a second time');
 	like($d->sql_error("SELECT kridtech_resolve_call($lost[1], 'redial')"), qr/55000.*is placed/, 'a placed one cannot');
 
 	$d->scenario(toNumber => '+4930610009', fault => 'drop', times => 1);
 	my $id = $d->queue('+4930610009', not_after => q{=clock_timestamp() + interval '1 s'});
 	$d->becomes($id, 'unknown', 'one whose time is over');
-	sleep 1;
+	kt_wait(sub { $d->sql("SELECT not_after < clock_timestamp() FROM kridtech.call_requests WHERE id = $id") eq 't' });
 	like($d->sql_error("SELECT kridtech_resolve_call($id, 'redial')"), qr/55000.*must not be dialled any more/, 'cannot be dialled again');
 }
 

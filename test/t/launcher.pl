@@ -25,9 +25,8 @@ sub workers
 sub workers_become
 {
 	my ($node, $expected, $name, $seconds) = @_;
-	my $got;
-	kt_wait(sub { ($got = workers($node)) eq $expected }, $seconds // 10);
-	return is($got, $expected, $name);
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return kt_becomes(sub { workers($node) }, $expected, $name, $seconds);
 }
 
 sub pid_of
@@ -86,11 +85,12 @@ sub alive
 	return $state ne 'Z';
 }
 
-# CPU time of a process in clock ticks.
-sub ticks
+# CPU time of a process in milliseconds, as the scheduler counts it: a clock tick would be charged to who runs when it comes.
+sub cpu_ms
 {
-	my @fields = stat_of(@_);
-	return $fields[11] + $fields[12];
+	my ($pid) = @_;
+	open my $file, '<', "/proc/$pid/schedstat" or die "/proc/$pid/schedstat: $!";
+	return (split ' ', <$file>)[0] / 1e6;
 }
 
 # A signal to a process of the server, and the seconds until it is gone.
@@ -146,8 +146,7 @@ workers_become($node, 'launcher| dialer|a', 'a reload ends what is no longer nam
 is(pid_of($node, 'dialer', 'a'), $dialer, 'a dialer that stays named is left alone');
 like(log_since($node), qr/database "template1" is a template/, 'the log says so of the template');
 
-$node->safe_psql('postgres', 'DROP DATABASE b');
-pass('a database that lost its dialer can be dropped');
+is(scalar $node->psql('postgres', 'DROP DATABASE b'), 0, 'a database that lost its dialer can be dropped');
 
 set_and_reload($node, 'kridtech.databases', 'a, d');
 $node->safe_psql('postgres', 'CREATE DATABASE d');
@@ -303,11 +302,11 @@ like(($node->psql('postgres', 'SELECT kridtech_wake()'))[2], qr/no dialer runs f
 
 my @pids = (pid_of($node, 'launcher'), pid_of($node, 'dialer', 'a'));
 sleep 1;
-my @before = map { ticks($_) } @pids;
+my @before = map { cpu_ms($_) } @pids;
 sleep 5;
-my @after = map { ticks($_) } @pids;
-is($after[0] - $before[0], 0, 'an idle launcher uses no CPU');
-cmp_ok($after[1] - $before[1], '<=', 1, 'an idle dialer hardly any');
+my @after = map { cpu_ms($_) } @pids;
+cmp_ok($after[0] - $before[0], '<', 1, 'an idle launcher uses no CPU');
+cmp_ok($after[1] - $before[1], '<', 25, 'an idle dialer hardly any');
 
 # ---- standby ------------------------------------------------------------------------------------------------
 

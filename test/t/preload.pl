@@ -44,7 +44,7 @@ for my $name (sort keys %node)
 	kt_create_extension($node);
 	my $session = kt_background($node);
 	is($session->state("SELECT kridtech_create_call('$to')"), '00000', "$name: a call");
-	is_deeply([ arrived($to) ], [ 1, 0 ], "$name: K = 1");
+	is_deeply([ arrived($to) ], [ 1, 0 ], "$name: it rings once");
 	is($session->state($_), '00000', "$name: $_")
 	  for 'SELECT * FROM kridtech_create_web_call()', 'SELECT * FROM kridtech_calls()', 'SELECT kridtech_calls_total()',
 	  q{SELECT kridtech_variables('[]')}, q{SELECT * FROM kridtech_transcript_turns('Agent: hi')};

@@ -10,7 +10,7 @@ use Kridtech;
 use POSIX ();
 use Receiving;
 use Test::More;
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(time);
 
 my $dir = tempdir(CLEANUP => 1);
 

@@ -7,7 +7,7 @@ use Digest::SHA qw(sha256_hex);
 use Kridtech;
 use RecordingServer;
 use Test::More;
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(time);
 
 use constant MB => 1024 * 1024;
 

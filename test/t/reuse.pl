@@ -52,7 +52,7 @@ for my $fault (sort keys %end)
 	$sim->control('scenarios', { toNumber => $to, fault => $fault, times => 1 });
 	is(call($to), '08007', "$end{$fault}: nothing is known");
 	like($session->errors, qr/look for it with kridtech_calls\(\)/, "$end{$fault}: and the hint says what to do");
-	is($sim->k($to), 1, "$end{$fault}: K = 1");
+	is($sim->k($to), 1, "$end{$fault}: it was sent once");
 	is_deeply([ places($to) ], [ [ $place->[0], $place->[1] + 1 ] ], "$end{$fault}: it was sent on the kept connection, and on none else");
 	is($session->state("SELECT count(*) FROM kridtech.call_requests WHERE to_number = '$to'"), '00000', 'the backend lives');
 	is(call($next), '00000', "$end{$fault}: the next call works");
@@ -65,7 +65,7 @@ for my $magic ('+15550100605', '+15550100606')
 {
 	is(call('+' . $number++), '00000', "$magic: there is a connection");
 	is(call($magic), '08007', "$magic: dropped because it is re-used");
-	is($sim->k($magic), 1, "$magic: K = 1");
+	is($sim->k($magic), 1, "$magic: it was sent once");
 }
 
 # -- a connection that the server closed while it was idle costs nothing

@@ -7,7 +7,7 @@ use Dialing;
 use Kridtech;
 use POSIX ();
 use Test::More;
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(time);
 
 my $d = Dialing->new('bind', conf => <<'CONF');
 kridtech.request_timeout = '2s'

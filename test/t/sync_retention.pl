@@ -5,7 +5,7 @@ use warnings;
 use Dialing;
 use Kridtech;
 use Test::More;
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(time);
 
 my $d = Dialing->new('retention', conf => "kridtech.settle_time = '1s'\n");
 

@@ -77,7 +77,7 @@ for my $phase (@unsent)
 			cmp_ok($elapsed, '>=', 0.3, "$what: not before its time");
 			cmp_ok($elapsed, '<', 5, sprintf '%s: in %.0f ms', $what, $elapsed * 1000);
 		}
-		is($sim->k($to), 0, "create-call $name, $timeouts->[2]: K = 0");
+		is($sim->k($to), 0, "create-call $name, $timeouts->[2]: nothing was sent");
 	}
 	works_again($name);
 }
@@ -109,7 +109,7 @@ for my $phase (@faults)
 		cmp_ok($elapsed, '>=', 0.5, "$what: the connect_timeout is over with the connection");
 		cmp_ok($elapsed, '<', 5, sprintf '%s: in %.0f ms', $what, $elapsed * 1000);
 	}
-	is($sim->k($to), 1, "create-call $name: K = 1");
+	is($sim->k($to), 1, "create-call $name: it was sent once");
 	is($node->safe_psql('postgres', "SELECT count(*) FROM kridtech.call_requests WHERE to_number = '$to'"), 0,
 		"create-call $name: the record is the statement's");
 	works_again($name);

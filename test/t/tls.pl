@@ -7,7 +7,6 @@ use File::Temp qw(tempdir);
 use IO::Socket::INET;
 use Kridtech;
 use Test::More;
-use Time::HiRes;
 
 my $dir = tempdir(CLEANUP => 1);
 
@@ -125,7 +124,7 @@ for my $listener (sort keys %words)
 {
 	my ($what, $words) = @{ $words{$listener} };
 	use_api($listener);
-	is_deeply([ call() ], [ '08001', 0, 0 ], "$what: 08001, K = 0");
+	is_deeply([ call() ], [ '08001', 0, 0 ], "$what: 08001, and nothing was sent");
 	like($session->errors, qr/could not connect to the Kridtech API \(POST \/api\/create-call\)/, "$what: the message names the endpoint");
 	like($session->errors, qr/DETAIL:  .*$words/, "$what: the detail says why");
 	like($session->errors, qr/Nothing was sent/, "$what: the hint says that nothing was sent");

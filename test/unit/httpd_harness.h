@@ -27,6 +27,9 @@
 
 #define MS 1000
 
+/* The head of a request whose body has two bytes. */
+#define BODY_2 "POST /webhook/secret HTTP/1.1\r\nHost: kt\r\nContent-Length: 2\r\n\r\n"
+
 #define MAX_CLIENTS 128
 #define MAX_DELIVERIES 256
 

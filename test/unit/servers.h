@@ -167,6 +167,7 @@ struct Server
 	const char *text; /* for the script */
 	size_t text_len;
 	atomic_int connections;
+	atomic_int closed;     /* connections */
 	atomic_int requests;   /* whole ones */
 	atomic_bool released;  /* the script may go on */
 	atomic_llong received; /* bytes */
@@ -232,6 +233,14 @@ read_request(Server *server, int fd)
 	return true;
 }
 
+/* Waits until the server has closed so many connections: on loopback their ends are there then, with what came before. */
+static inline void
+await_closed(Server *server, int n)
+{
+	while (atomic_load(&server->closed) < n)
+		usleep(1000);
+}
+
 /* Waits for the client to close, counting what still comes. */
 static inline void
 drain(Server *server, int fd)
@@ -269,6 +278,7 @@ serve(void *arg)
 		server->current = -1;
 		close(fd);
 		pthread_mutex_unlock(&server->lock);
+		atomic_fetch_add(&server->closed, 1);
 	}
 	return NULL;
 }
@@ -351,6 +361,15 @@ answer_all(Server *server, int fd, int nth)
 		if (!send_all(fd, server->text != NULL ? server->text : OK_ANSWER,
 		              server->text != NULL ? server->text_len : strlen(OK_ANSWER)))
 			return;
+}
+
+/* Closes after the first answer, which promised to keep the connection. */
+static inline void
+close_after_answer(Server *server, int fd, int nth)
+{
+	(void) nth;
+	if (read_request(server, fd))
+		send_text(fd, OK_ANSWER);
 }
 
 static inline void

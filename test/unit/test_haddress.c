@@ -1,24 +1,7 @@
 /* Client addresses: networks, what is counted as one, and how far X-Forwarded-For is believed. */
-#include "unit.h"
-
-#include <arpa/inet.h>
-#include <netinet/in.h>
+#include "addresses.h"
 
 #include "haddress.h"
-
-static struct sockaddr_storage
-address_of(const char *text)
-{
-	struct sockaddr_storage address = {0};
-	struct sockaddr_in *in = (struct sockaddr_in *) &address;
-	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *) &address;
-
-	if (inet_pton(AF_INET, text, &in->sin_addr) == 1)
-		address.ss_family = AF_INET;
-	else if (inet_pton(AF_INET6, text, &in6->sin6_addr) == 1)
-		address.ss_family = AF_INET6;
-	return address;
-}
 
 static const char *
 text_of(const struct sockaddr_storage *address, char *text)
@@ -71,27 +54,6 @@ a_network_holds_the_addresses_with_its_leading_bits(void **state)
 		if (kt_haddress_within(&address, networks, 2) != cases[i].held)
 			fail_msg("%s/%d and %s", cases[i].network, cases[i].prefix, cases[i].address);
 		assert_false(kt_haddress_within(&address, networks, 0));
-	}
-}
-
-static void
-loopback_is_known_in_both_families(void **state)
-{
-	static const char *const loopback[] = {"127.0.0.1", "127.255.0.9", "::1"};
-	static const char *const other[] = {"128.0.0.1", "126.0.0.1", "::", "::2", "1::1", "nothing"};
-	struct sockaddr_storage address;
-	size_t i;
-
-	(void) state;
-	for (i = 0; i < lengthof(loopback); i++)
-	{
-		address = address_of(loopback[i]);
-		assert_true(kt_haddress_is_loopback(&address));
-	}
-	for (i = 0; i < lengthof(other); i++)
-	{
-		address = address_of(other[i]);
-		assert_false(kt_haddress_is_loopback(&address));
 	}
 }
 
@@ -204,7 +166,6 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_network_holds_the_addresses_with_its_leading_bits),
-		cmocka_unit_test(loopback_is_known_in_both_families),
 		cmocka_unit_test(a_mapped_address_is_the_ipv4_address),
 		cmocka_unit_test(an_ipv4_address_and_an_ipv6_network_count_as_one),
 		cmocka_unit_test(forwarded_is_believed_from_the_right_as_far_as_proxies_go),

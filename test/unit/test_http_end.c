@@ -195,14 +195,14 @@ an_abort_in_the_middle_of_an_answer_says_that_something_was_sent(void **state)
 static void
 an_abort_of_a_finished_transfer_that_was_not_reaped_is_clean(void **state)
 {
-	Server *server = start(answer_all);
+	Server *server = start(close_after_answer);
 	Client *client = client_of(server);
 	KtHttpTransfer *transfer = submit(client);
 	KtHttpAnswer answer;
 
 	(void) state;
 	STEP_UNTIL(client, atomic_load(&server->requests) == 1);
-	usleep(50000);
+	await_closed(server, 1);
 	step(client);
 	assert_true(abort_promptly(client, transfer) > 0);
 	assert_null(kt_http_reap(client->http, &answer));

@@ -277,15 +277,6 @@ a_get_on_a_reused_connection_that_dies_is_repeated_by_libcurl(void **state)
 	free(second.body);
 }
 
-/* Closes after the first answer, which promised to keep the connection. */
-static void
-close_after_answer(Server *server, int fd, int nth)
-{
-	(void) nth;
-	if (read_request(server, fd))
-		send_text(fd, OK_ANSWER);
-}
-
 static void
 a_connection_that_was_closed_while_idle_is_replaced(void **state)
 {
@@ -301,8 +292,7 @@ a_connection_that_was_closed_while_idle_is_replaced(void **state)
 		assert_int_equal(result.answer.curl_code, 0);
 		assert_false(result.answer.reused);
 		free(result.body);
-		/* the close has arrived when the next connection can be counted on */
-		usleep(50000);
+		await_closed(server, i);
 	}
 	assert_int_equal(atomic_load(&server->requests), 3);
 	assert_int_equal(atomic_load(&server->connections), 3);

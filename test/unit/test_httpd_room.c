@@ -9,7 +9,6 @@
 #include <netinet/tcp.h>
 #include <sys/syscall.h>
 
-#define BODY_2 "POST /webhook/secret HTTP/1.1\r\nHost: kt\r\nContent-Length: 2\r\n\r\n"
 #define BEGUN "POST /webhook/secret HTTP/1.1\r\nX-Slow: "
 
 static Pair pair;

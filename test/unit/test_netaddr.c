@@ -141,33 +141,6 @@ networks_are_read(void **state)
 	expect_networks("10.0.0.0/, x, 10.0.0.0/-1, [::1]", "?/-1 ?/-1 ?/-1 ?/-1");
 }
 
-static void
-loopback_addresses_are_known(void **state)
-{
-	static const char *const loopback[] = {"127.0.0.1:1", "127.255.255.254:1", "[::1]:1",
-	                                       "[::ffff:127.0.0.1]:1"};
-	static const char *const other[] = {"0.0.0.0:1", "128.0.0.1:1",     "10.0.0.1:1",
-	                                    "[::]:1",    "[2001:db8::1]:1", "[::ffff:10.0.0.1]:1"};
-	KtEndpoint endpoint;
-	size_t i;
-
-	(void) state;
-	for (i = 0; i < lengthof(loopback); i++)
-	{
-		const char *list = loopback[i];
-
-		assert_true(kt_netaddr_next_endpoint(&list, &endpoint));
-		assert_true(kt_netaddr_is_loopback(&endpoint.address));
-	}
-	for (i = 0; i < lengthof(other); i++)
-	{
-		const char *list = other[i];
-
-		assert_true(kt_netaddr_next_endpoint(&list, &endpoint));
-		assert_false(kt_netaddr_is_loopback(&endpoint.address));
-	}
-}
-
 int
 main(void)
 {
@@ -179,7 +152,6 @@ main(void)
 		cmocka_unit_test(what_can_be_read_in_two_ways_is_refused),
 		cmocka_unit_test(a_name_that_is_too_long_is_refused),
 		cmocka_unit_test(networks_are_read),
-		cmocka_unit_test(loopback_addresses_are_known),
 	};
 
 	return cmocka_run_group_tests_name("netaddr", tests, NULL, NULL);

@@ -102,6 +102,34 @@ CREATE FUNCTION test.state_of(statement text) RETURNS text LANGUAGE sql AS $$
     SELECT (test.ending_of(statement)).state
 $$;
 
+-- The same as another role.
+CREATE FUNCTION test.state_for(role name, statement text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    state text;
+BEGIN
+    EXECUTE format('SET LOCAL ROLE %I', role);
+    state := test.state_of(statement);
+    RESET ROLE;
+    RETURN state;
+END
+$$;
+
+-- Waits until a query's one value is this.
+CREATE FUNCTION test.await(query text, value text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    got text;
+BEGIN
+    FOR i IN 1..500 LOOP
+        EXECUTE query INTO got;
+        IF got = value THEN
+            RETURN;
+        END IF;
+        PERFORM pg_sleep(0.02);
+    END LOOP;
+    RAISE '% did not become %: %', query, value, got;
+END
+$$;
+
 -- A call of each endpoint.
 CREATE FUNCTION test.request(endpoint text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE endpoint WHEN 'create-call' THEN 'SELECT kridtech_create_call(''+14155550123'')'

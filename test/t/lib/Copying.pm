@@ -66,10 +66,7 @@ sub copying_paused
 {
 	my ($d, $why, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $health = '';
-	my $expected = "f|paused: this database is a copy ($why); kridtech_adopt() lets it dial";
-	kt_wait(sub { ($health = $d->health('dialer')) eq $expected }, 30);
-	return is($health, $expected, $name);
+	return kt_becomes(sub { $d->health('dialer') }, "f|paused: this database is a copy ($why); kridtech_adopt() lets it dial", $name, 30);
 }
 
 1;

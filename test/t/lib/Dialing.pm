@@ -16,7 +16,7 @@ use HTTP::Tiny ();
 use JSON::PP   ();
 use Kridtech;
 use Test::More;
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(sleep);
 
 # The API key; whatever shows it to anybody fails a test.
 our $KEY = 'dialing-secret-key-7f3a';
@@ -214,9 +214,7 @@ sub becomes
 {
 	my ($self, $id, $state, $name, $seconds) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $got;
-	kt_wait(sub { ($got = $self->state($id)) eq $state }, $seconds // 10);
-	return is($got, $state, $name);
+	return kt_becomes(sub { $self->state($id) }, $state, $name, $seconds);
 }
 
 # A test: a query comes to this output.
@@ -224,9 +222,7 @@ sub sql_becomes
 {
 	my ($self, $query, $expected, $name, $seconds) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $got;
-	kt_wait(sub { ($got = $self->sql($query)) eq $expected }, $seconds // 10);
-	return is($got, $expected, $name);
+	return kt_becomes(sub { $self->sql($query) }, $expected, $name, $seconds);
 }
 
 # The dialer has had its chance: so many of its turns, woken for, and each looks at the queue.

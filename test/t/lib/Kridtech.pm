@@ -16,7 +16,7 @@ use Socket;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(kt_cluster kt_create_extension kt_simulator kt_key_file kt_wait kt_background
+our @EXPORT = qw(kt_cluster kt_create_extension kt_simulator kt_key_file kt_wait kt_becomes kt_background
   kt_api_settings kt_configure kt_sockets kt_blackhole kt_in_api_wait kt_run);
 
 # PostgreSQL 15 renamed the modules; later minor releases of 13 and 14 have both names.
@@ -174,6 +174,16 @@ sub kt_wait
 		return 0 if time > $end;
 		sleep 0.02;
 	}
+}
+
+# A test: a piece of code comes to return this.
+sub kt_becomes
+{
+	my ($code, $expected, $name, $seconds) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $got;
+	kt_wait(sub { ($got = $code->()) eq $expected }, $seconds);
+	return is($got, $expected, $name);
 }
 
 # Starts a simulator; arguments go to it. Its ready line's members are at $sim->{ready}.

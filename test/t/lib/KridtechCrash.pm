@@ -10,7 +10,7 @@ use HTTP::Tiny ();
 use JSON::PP   ();
 use Kridtech;
 use POSIX ();
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(time);
 
 our @EXPORT = qw(server_conf server_start server_wait server_stop server_kill server_pid children alive dialer_pid
   dialer_alone hasten log_end log_since fault_arm fault_disarm fault_reached fault_armed sim_get sim_post sim_delete

@@ -172,9 +172,7 @@ sub becomes
 {
 	my ($self, $query, $expected, $name, $seconds) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $got;
-	kt_wait(sub { ($got = $self->sql($query)) eq $expected }, $seconds // 15);
-	return is($got, $expected, $name);
+	return kt_becomes(sub { $self->sql($query) }, $expected, $name, $seconds // 15);
 }
 
 # How often an event was delivered: '' where there is none.

@@ -1,0 +1,27 @@
+/*
+ * Classes of ASCII characters. Those of <ctype.h> follow the locale.
+ */
+#ifndef KT_ASCII_H
+#define KT_ASCII_H
+
+#include <stdbool.h>
+
+static inline bool
+kt_is_space(char c)
+{
+	return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+static inline bool
+kt_is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+static inline bool
+kt_is_alnum(char c)
+{
+	return kt_is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+#endif /* KT_ASCII_H */
