@@ -118,6 +118,30 @@ noted($unsorted, qr/list: the list need not hold every call of the time$/, 'nor 
 $d->post('settings', { rows => 'normal' });
 $d->becomes($unsorted, 'placed', 'until it comes sorted', 20);
 
+# A list of one call that is as old as the request's attempt, and of whatever else, in the API's place.
+sub list_is
+{
+	my ($id, $rows, $more) = @_;
+	my $at = $d->sql("SELECT to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') FROM kridtech.call_attempts WHERE request_id = $id");
+	$rows =~ s/NOW/$at/g;
+	return $d->scenario(endpoint => 'calls', fault => 'body', status => 200, content_type => 'application/json', body => qq({"success":true,"calls":[$rows]$more}));
+}
+
+$gone->('+4930000013');
+my $doubtful = $d->queue('+4930000013');
+$d->becomes($doubtful, 'unknown', 'a request is unknown');
+my $its = '{"callId":"said-twice","accountId":"acct-1","direction":"outbound","toNumber":"+4930000013","createdAt":"NOW"}';
+(my $not_its = $its) =~ s/13"/99"/;
+list_is($doubtful, "$its,$not_its", ',"total":2');
+noted($doubtful, qr/list: calls are listed that may or may not be this one: said-twice$/, 'a call that is listed twice, to two numbers, is not relied on');
+$d->no_scenarios;
+list_is($doubtful, $its, '');
+noted($doubtful, qr/list: the list need not hold every call of the time$/, 'nor is a list that does not say how many calls there are');
+$d->no_scenarios;
+list_is($doubtful, $its, ',"total":1');
+$d->becomes($doubtful, 'placed', 'one that says so, and shows it once, is', 20);
+$d->no_scenarios;
+
 # ---- a list that comes late ------------------------------------------------------------------------------------------------
 
 $d->post('reset');
