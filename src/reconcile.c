@@ -51,7 +51,7 @@ typedef struct Case
 /* ---- the attempts -------------------------------------------------------------------------------------- */
 
 #define ATTEMPT_COLUMNS                                                                                  \
-	"a.id, r.id, r.to_number, coalesce(r.account_id, $1), a.started_at,"                                 \
+	"a.id, r.id, r.to_number, coalesce(r.account_id, a.account_id, $1), a.started_at,"                   \
 	" coalesce(a.finished_at, 'infinity'), a.ref, r.state = 'unknown' AND a.live AND a.call_id IS NULL," \
 	" EXISTS (SELECT FROM kridtech.webhook_events AS e WHERE e.request_id = r.id"                        \
 	" AND e.verified_by = 'correlation')"

@@ -142,6 +142,21 @@ list_is($doubtful, $its, ',"total":1');
 $d->becomes($doubtful, 'placed', 'one that says so, and shows it once, is', 20);
 $d->no_scenarios;
 
+# ---- the default account becomes another one ----------------------------------------------------------------------------
+
+# One call of the other account, to the number and at the time: it must not be taken for what the first has not placed.
+$d->scenario(endpoint => 'calls', fault => 'status', status => 500);
+$gone->('+4930000014');
+$lost->('+4930000015');
+my ($not_placed, $first_s) = map { $d->queue("+493000001$_") } 4 .. 5;
+$d->becomes($_, 'unknown', 'a request of the default account is unknown') for $not_placed, $first_s;
+by_hand('+4930000014', accountId => 'acct-2');
+$d->set('kridtech.account_id' => 'acct-2');
+$d->no_scenarios;
+$d->becomes($first_s, 'placed', 'one that was sent with the first account is bound to its call', 20);
+noted($not_placed, qr/list: no call to the number is listed for the time$/, 'one is not bound to a call of the second');
+$d->reset('kridtech.account_id');
+
 # ---- a list that comes late ------------------------------------------------------------------------------------------------
 
 $d->post('reset');
