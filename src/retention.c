@@ -61,9 +61,10 @@
 #define DELIVERY_IS_NO_EVIDENCE NO_EVIDENCE("q.received_at")
 #define IT_HAS_NO_REQUEST \
 	" AND NOT EXISTS (SELECT FROM kridtech.call_requests AS r WHERE r.call_id = q.call_id OFFSET 0)"
-#define ITS_CORRELATED_EVENTS_ARE_OLD                                                     \
-	" AND NOT EXISTS (SELECT FROM kridtech.webhook_events AS e WHERE e.request_id = q.id" \
-	" AND e.verified_by = 'correlation' AND e.received_at >= $2 OFFSET 0)"
+#define ITS_CORRELATED_EVENTS_ARE_OLD                                                              \
+	" AND NOT EXISTS (SELECT FROM kridtech.webhook_events AS e WHERE e.request_id = q.id"          \
+	" AND e.verified_by = 'correlation' AND (e.received_at >= $2 OR EXISTS (SELECT FROM open AS u" \
+	" WHERE e.received_at > u.since AND e.received_at < u.until)) OFFSET 0)"
 /* It names the request, but its call is no request's: a second one that brought back the same kridtech_ref, say. */
 #define IS_ONLY_CORRELATED                                                                  \
 	"q.verified_by = 'correlation' AND NOT EXISTS (SELECT FROM kridtech.call_requests AS o" \

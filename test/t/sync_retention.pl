@@ -29,9 +29,9 @@ INSERT INTO kridtech.webhook_events (call_id, raw, received_at) SELECT age || '-
 INSERT INTO kridtech.webhook_inbox (reason, body, received_at) SELECT 'bad body', age::bytea, at FROM ages;
 -- a second webhook that brought back the old one's kridtech_ref; and requests whose call is known by that alone, or was given to another
 INSERT INTO kridtech.webhook_events (call_id, raw, verified_by, request_id, received_at) SELECT 'second', '{}', 'correlation', id, created_at FROM kridtech.call_requests WHERE reference = 'old placed';
-INSERT INTO kridtech.call_requests (account_id, to_number, reference, state, created_at, finished_at) SELECT 'acct-1', '+4930000009', r, 'failed', at, at FROM ages, unnest(ARRAY['echoed long ago', 'echoed late', 'echoed elsewhere']) AS v (r) WHERE age = 'old';
+INSERT INTO kridtech.call_requests (account_id, to_number, reference, state, created_at, finished_at) SELECT 'acct-1', '+4930000009', r, 'failed', at, at FROM ages, unnest(ARRAY['echoed long ago', 'echoed late', 'echoed elsewhere', 'echoed meanwhile']) AS v (r) WHERE age = 'old';
 INSERT INTO kridtech.webhook_events (call_id, raw, verified_by, request_id, received_at)
-	SELECT reference, '{}', 'correlation', id, CASE reference WHEN 'echoed late' THEN now() - interval '1 day' ELSE created_at END FROM kridtech.call_requests WHERE reference LIKE 'echoed%';
+	SELECT reference, '{}', 'correlation', id, CASE reference WHEN 'echoed late' THEN now() - interval '1 day' WHEN 'echoed meanwhile' THEN now() - interval '180 days' ELSE created_at END FROM kridtech.call_requests WHERE reference LIKE 'echoed%';
 INSERT INTO kridtech.call_requests (account_id, to_number, reference, state, call_id, created_at, finished_at) SELECT 'acct-1', '+4930000009', 'owner', 'placed', 'echoed elsewhere', at, at FROM ages WHERE age = 'new';
 -- a recording that was being fetched when that was turned off
 INSERT INTO kridtech.recordings (call_id, state, next_attempt_at, attempts, received_at) SELECT age || '-begun', 'fetching', NULL, 1, at FROM ages;
@@ -64,11 +64,11 @@ is_deeply({ map { $_ => $d->sql($kept{$_}) } keys %kept }, \%all, 'without a ret
 
 $d->set('kridtech.retention' => '30d');
 $d->sql_becomes($kept{inbox}, 'near, new', 'with one, deliveries kept in the inbox go', 30);
-is($d->sql($kept{requests}), 'echoed late, late webhook, neighbour, new cancelled, new expired, new failed, new placed, new queued, old queued, open, owner',
+is($d->sql($kept{requests}), 'echoed late, echoed meanwhile, late webhook, neighbour, new cancelled, new expired, new failed, new placed, new queued, old queued, open, owner',
 	'of the requests those that are final and old: neither open ones nor what is from an unknown one\'s time');
 is($d->sql($kept{attempts}), 'neighbour, new failed, new placed, open', 'their attempts with them');
 is($d->sql($kept{calls}), 'neighbour, new-inbound, new-placed, new-undated, nobody', 'and their records of the API, and those that nobody asked for');
-is($d->sql($kept{events}), 'echoed elsewhere, echoed late, its echo, late, new-forged, new-inbound, new-placed', 'and their webhooks, also those that only name them, and those that nothing vouches for');
+is($d->sql($kept{events}), 'echoed elsewhere, echoed late, echoed meanwhile, its echo, late, new-forged, new-inbound, new-placed', 'and their webhooks, also those that only name them, and those that nothing vouches for');
 $d->sql_becomes($kept{recordings}, 'new-begun', 'a recording that was being fetched when that was turned off goes in time', 30);
 $d->sql_becomes(q{SELECT value FROM kridtech.stats WHERE name = 'retention_removed'}, (5 + 2) + 2 + 3 + (3 + 2) + 1 + 1, 'stats counts what was removed');
 
