@@ -122,6 +122,7 @@ CREATE TABLE kridtech.call_attempts (
 	id           bigint PRIMARY KEY DEFAULT pg_catalog.nextval('kridtech.call_attempts_id_seq'::pg_catalog.regclass),
 	request_id   bigint NOT NULL,
 	epoch        bigint NOT NULL,
+	account_id   text,
 	ref          text,
 	live         boolean NOT NULL DEFAULT true,
 	started_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -156,6 +157,8 @@ COMMENT ON INDEX kridtech.call_attempts_ended_idx IS
 COMMENT ON COLUMN kridtech.call_attempts.id IS 'The attempt''s number';
 COMMENT ON COLUMN kridtech.call_attempts.request_id IS 'The request: kridtech.call_requests.id';
 COMMENT ON COLUMN kridtech.call_attempts.epoch IS 'The dialer''s run that made it';
+COMMENT ON COLUMN kridtech.call_attempts.account_id IS
+	'The default account it was sent with; NULL where the request names its own';
 COMMENT ON COLUMN kridtech.call_attempts.ref IS 'The random kridtech_ref that was sent along, or NULL';
 COMMENT ON COLUMN kridtech.call_attempts.live IS
 	'It may have been applied. False only on proof, or by a human''s decision';

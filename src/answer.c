@@ -104,6 +104,15 @@ static const char *const column_names[NCOLUMNS] = {
 	[COLUMN_FIRST_NAME] = "firstName",
 };
 
+/* A string that is no longer than any that is meant. */
+static char *
+short_text_of(const KtJsonValue *value)
+{
+	char *text = text_of(value, KT_JSON_STRING);
+
+	return text != NULL && strlen(text) <= KT_MAX_LISTED ? text : NULL;
+}
+
 static void
 take_listed_call(const KtJsonValue *row, KtListedCall *call)
 {
@@ -111,8 +120,8 @@ take_listed_call(const KtJsonValue *row, KtListedCall *call)
 		call->call_id = row[COLUMN_CALL_ID].text;
 	call->account_id = text_of(&row[COLUMN_ACCOUNT_ID], KT_JSON_STRING);
 	call->direction = text_of(&row[COLUMN_DIRECTION], KT_JSON_STRING);
-	call->to_number = text_of(&row[COLUMN_TO_NUMBER], KT_JSON_STRING);
-	call->call_status = text_of(&row[COLUMN_CALL_STATUS], KT_JSON_STRING);
+	call->to_number = short_text_of(&row[COLUMN_TO_NUMBER]);
+	call->call_status = short_text_of(&row[COLUMN_CALL_STATUS]);
 	call->duration = text_of(&row[COLUMN_DURATION], KT_JSON_NUMBER);
 	call->cost = text_of(&row[COLUMN_COST], KT_JSON_NUMBER);
 	call->created_at = text_of(&row[COLUMN_CREATED_AT], KT_JSON_STRING);
@@ -124,9 +133,9 @@ take_list(const KtJsonRows *rows, KtApiAnswer *answer)
 {
 	int i;
 
-	answer->ncalls = rows->nrows;
-	answer->calls = palloc0(Max(rows->nrows, 1) * sizeof(KtListedCall));
-	for (i = 0; i < rows->nrows; i++)
+	answer->ncalls = Min(rows->nrows, rows->max);
+	answer->calls = palloc0(Max(answer->ncalls, 1) * sizeof(KtListedCall));
+	for (i = 0; i < answer->ncalls; i++)
 		take_listed_call(&rows->values[(Size) i * NCOLUMNS], &answer->calls[i]);
 }
 
@@ -170,7 +179,7 @@ has_all_fields(KtEndpoint endpoint, const KtApiAnswer *answer, const KtJsonRows 
 			/* without its token a web call cannot be joined */
 			return answer->access_token != NULL && answer->access_token[0] != '\0';
 		case KT_ENDPOINT_CALLS:
-			return rows->is_array_of_objects;
+			return rows->is_array_of_objects && rows->nrows <= rows->max;
 	}
 	return false;
 }
@@ -179,7 +188,8 @@ static void
 read_object(KtEndpoint endpoint, const char *text, size_t len, KtApiAnswer *answer)
 {
 	KtJsonValue fields[NFIELDS];
-	KtJsonRows rows = {.name = "calls", .columns = column_names, .ncolumns = NCOLUMNS};
+	KtJsonRows rows = {
+		.name = "calls", .columns = column_names, .ncolumns = NCOLUMNS, .max = KT_MAX_LIST_ROWS};
 
 	if (!kt_json_read(text, len, field_names, NFIELDS, fields,
 	                  endpoint == KT_ENDPOINT_CALLS ? &rows : NULL))

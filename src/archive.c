@@ -232,10 +232,10 @@ kt_archive_put_back(const KtArchiveClaim *claim, const char *error, int64 delay)
 
 static KtStatement oldest = {
 	"SELECT r.call_id, r.state = 'failed' FROM kridtech.recordings AS r WHERE r.received_at < $1"
-	" AND r.state <> 'fetching' ORDER BY r.received_at, r.call_id OFFSET $2 LIMIT 1"
+	" AND (r.state <> 'fetching' OR NOT $3) ORDER BY r.received_at, r.call_id OFFSET $2 LIMIT 1"
 	" FOR UPDATE SKIP LOCKED",
 	SPI_OK_SELECT,
-	{TIMESTAMPTZOID, INT8OID, InvalidOid},
+	{TIMESTAMPTZOID, INT8OID, BOOLOID, InvalidOid},
 	NULL};
 
 static KtStatement condemn = {
@@ -260,9 +260,9 @@ static KtStatement remove_row = {"DELETE FROM kridtech.recordings AS r WHERE r.c
                                  NULL};
 
 KtArchiveRetired
-kt_archive_retire(TimestampTz cutoff, int skip)
+kt_archive_retire(TimestampTz cutoff, int skip, bool fetching)
 {
-	Datum which[] = {TimestampTzGetDatum(cutoff), Int64GetDatum(skip)};
+	Datum which[] = {TimestampTzGetDatum(cutoff), Int64GetDatum(skip), BoolGetDatum(fetching)};
 	KtArchiveRetired retired = KT_ARCHIVE_NOTHING;
 	KtOwner owner;
 

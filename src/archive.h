@@ -59,7 +59,7 @@ typedef enum KtArchiveRetired
 	KT_ARCHIVE_ROW
 } KtArchiveRetired;
 
-extern KtArchiveRetired kt_archive_retire(TimestampTz cutoff, int skip);
+extern KtArchiveRetired kt_archive_retire(TimestampTz cutoff, int skip, bool fetching);
 
 /* The next functions return false, and do nothing, when the claim is not good any more: the row was deleted, say. */
 

@@ -124,6 +124,15 @@ kt_convert_int64(const char *number, int64 *result)
 }
 
 bool
+kt_convert_count(const char *number, int64 *result)
+{
+	double value;
+
+	return tame_number(number, &value) && value >= 0 && value == rint(value) &&
+	       kt_convert_int64(number, result);
+}
+
+bool
 kt_convert_numeric(const char *number, Datum *result)
 {
 	double value;

@@ -19,6 +19,7 @@ extern char *kt_convert_to_utf8(const char *text);
 /* JSON numbers, as they stand in the text. False for NULL and for what does not fit. Rounds to even. */
 extern bool kt_convert_int32(const char *number, int32 *result);
 extern bool kt_convert_int64(const char *number, int64 *result);
+extern bool kt_convert_count(const char *number, int64 *result); /* whole, not negative */
 extern bool kt_convert_numeric(const char *number, Datum *result);
 
 /* ISO 8601 with a date, a time and a zone. False for NULL and anything else. */

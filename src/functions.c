@@ -280,11 +280,11 @@ kridtech_calls_total(PG_FUNCTION_ARGS)
 	kt_account_open(kt_argument_text(fcinfo, 1), &account);
 
 	kt_client_perform(&request, &account, &answer);
-	if (!kt_convert_int64(answer.fields.total, &total) || total < 0)
+	if (!kt_convert_count(answer.fields.total, &total))
 		ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
 		                errmsg("the Kridtech API gave an answer that is not documented (%s, HTTP "
 		                       "status %d)",
 		                       kt_api_name(request.endpoint), answer.http_status),
-		                errdetail("Its \"total\" is missing or not a number.")));
+		                errdetail("Its \"total\" is missing, or not a count.")));
 	PG_RETURN_INT64(total);
 }

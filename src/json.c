@@ -191,6 +191,11 @@ row_begins(KtJsonRows *rows)
 {
 	KtJsonValue *row;
 
+	if (rows->nrows >= rows->max)
+	{
+		rows->nrows++;
+		return;
+	}
 	if (rows->nrows == rows->capacity)
 	{
 		int capacity = Max(16, rows->capacity * 2);
@@ -271,7 +276,8 @@ on_field_start(void *state, char *name, bool isnull)
 {
 	Reader *reader = state;
 	KtJsonRows *rows = reader->rows;
-	bool is_column = reader->depth == COLUMN_DEPTH && reader->in_rows && rows->nrows > 0;
+	bool is_column = reader->depth == COLUMN_DEPTH && reader->in_rows && rows->nrows > 0 &&
+	                 rows->nrows <= rows->max;
 	const char *text = name;
 	size_t len;
 	int i;

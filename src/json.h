@@ -32,7 +32,8 @@ typedef struct KtJsonRows
 	const char *name;
 	const char *const *columns;
 	int ncolumns;
-	KtJsonValue *values; /* nrows * ncolumns, row by row */
+	int max;             /* rows that are kept; further ones are counted only */
+	KtJsonValue *values; /* of those kept, row by row */
 	int nrows;
 	bool is_array_of_objects;
 

@@ -12,6 +12,18 @@
 /* A list holds at most 100 calls of some 250 bytes; a name may be long, 4 MB is 160 times that. */
 #define KT_MAX_ANSWER_LIST (4 * 1024 * 1024)
 
+/*
+ * Rows of a list. 100 are asked for and documented; what comes of each is done between two turns of dialling, so a list
+ * that holds many times as many is none.
+ */
+#define KT_MAX_LIST_ROWS 1000
+
+/*
+ * A listed call's number and status: E.164 has 16 characters, "completed" has 9. The mirror has indexes on them, which
+ * take no entry of more than 2.7 kB, and one that is refused would cost the whole list.
+ */
+#define KT_MAX_LISTED 256
+
 /* All header lines of one answer together; real ones stay under 4 kB. */
 #define KT_MAX_ANSWER_HEADERS (64 * 1024)
 

@@ -214,17 +214,36 @@ has_rival(const KtMatchAttempt *attempts, int nattempts, int which, const KtMatc
 	return false;
 }
 
-/* The first row of the list that is the same call. */
-static int
-first_of(const KtMatchList *list, int which)
+static bool
+same_call(const KtMatchCall *a, const KtMatchCall *b)
 {
+	return a->call_id != NULL && b->call_id != NULL && strcmp(a->call_id, b->call_id) == 0;
+}
+
+/*
+ * What list->calls[which], which may be the attempt's, counts as: NO where another row of the same call counts for it.
+ * A call that is listed twice, and not the same, is not to be relied on.
+ */
+static Answer
+once(const KtMatchList *list, int which, const KtMatchAttempt *attempt, const KtMatchRules *rules,
+     Answer answer)
+{
+	Answer result = answer;
 	int i;
 
-	for (i = 0; i < which; i++)
-		if (list->calls[i].call_id != NULL && list->calls[which].call_id != NULL &&
-		    strcmp(list->calls[i].call_id, list->calls[which].call_id) == 0)
-			break;
-	return i;
+	for (i = 0; i < list->ncalls; i++)
+	{
+		Answer other;
+
+		if (i == which || !same_call(&list->calls[i], &list->calls[which]))
+			continue;
+		other = may_be_of(list, &list->calls[i], attempt, rules);
+		if (i < which && other != NO)
+			return NO;
+		if (other != answer)
+			result = MAYBE;
+	}
+	return result;
 }
 
 /* Counts the calls that are the attempt's, or may be, each once, and names some of them. */
@@ -237,15 +256,9 @@ count_candidates(const KtMatchList *list, const KtMatchAttempt *attempt, const K
 	for (i = 0; i < list->ncalls; i++)
 	{
 		Answer answer = may_be_of(list, &list->calls[i], attempt, rules);
-		int first = first_of(list, i);
 
-		if (first < i)
-		{
-			/* a call that is listed twice, and not the same, is not to be relied on */
-			if (may_be_of(list, &list->calls[first], attempt, rules) == answer)
-				continue;
-			answer = MAYBE;
-		}
+		if (answer != NO) /* few are: only these are compared with all */
+			answer = once(list, i, attempt, rules, answer);
 		counts[answer]++;
 		if (answer != NO && match->ncandidates < KT_MATCH_NAMED)
 			match->candidates[match->ncandidates++] = i;

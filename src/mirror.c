@@ -28,8 +28,8 @@ kt_mirror_is_whole(const KtApiAnswer *list)
 {
 	int64 total;
 
-	return list->ncalls < KT_LIST_LIMIT &&
-	       (!kt_convert_int64(list->total, &total) || total <= list->ncalls);
+	return list->ncalls < KT_LIST_LIMIT && kt_convert_count(list->total, &total) &&
+	       total == list->ncalls;
 }
 
 KtMirrorCall *
@@ -138,7 +138,8 @@ column_of(const KtMirrorCall *calls, int n, int field)
  * What is there already is compared before anything is locked; ON CONFLICT is for another process that stores
  * the same call at the same moment, and merges again with what that one wrote. In the order of callIds, so
  * that two of them do not wait for each other crosswise. A call that is listed twice counts once, in its
- * furthest state. What kridtech.retention has removed, and the API still lists, does not come back.
+ * furthest state. What kridtech.retention has removed, and the API still lists, does not come back; unless its event
+ * has come since, which is verified by this list and goes again with the row.
  */
 static KtStatement store_calls = {
 	"WITH listed AS MATERIALIZED (SELECT DISTINCT ON (v.call_id) v.call_id, v.account_id, v.direction,"
@@ -150,7 +151,8 @@ static KtStatement store_calls = {
 	" INSERT INTO kridtech.calls AS t (call_id, account_id, direction, to_number, call_status, duration,"
 	" cost, created_at, first_name, synced_at) SELECT l.*, clock_timestamp()"
 	" FROM listed AS l LEFT JOIN kridtech.calls AS c ON c.call_id = l.call_id"
-	" WHERE c.call_id IS NULL AND (l.created_at >= $10) IS NOT FALSE"
+	" WHERE c.call_id IS NULL AND ((l.created_at >= $10) IS NOT FALSE OR EXISTS"
+	" (SELECT FROM kridtech.webhook_events AS e WHERE e.call_id = l.call_id))"
 	" OR c.call_id IS NOT NULL AND " HAS_NEWS " ORDER BY l.call_id"
 	" ON CONFLICT (call_id) DO UPDATE SET (account_id, direction, to_number, call_status, duration,"
 	" cost, created_at, first_name) = ROW " MERGED_ROW ", synced_at = excluded.synced_at"

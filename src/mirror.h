@@ -32,7 +32,10 @@ typedef struct KtMirrorCall
 #define KT_LIST_STATUSES 3
 extern const char *const kt_list_statuses[KT_LIST_STATUSES];
 
-/* Whether a list that was asked for without a filter, and with that limit, holds every call there is. */
+/*
+ * Whether a list that was asked for without a filter, and with that limit, holds every call there is: its "total" must
+ * say so. One without a total may be cut anywhere.
+ */
 extern bool kt_mirror_is_whole(const KtApiAnswer *list);
 
 /* Rows of a list, converted: n of them, in their order, palloc'd. */

@@ -54,7 +54,7 @@ struct KtSync
 	KtPoll **polls;
 	int n;
 	int64 plan_at;               /* when it is looked whose turn it is */
-	int64 clock;                 /* wall minus monotonic */
+	int64 clock;                 /* wall minus monotonic, as it was the turn before */
 	TimestampTz trusted_since;   /* the wall clock has not been set since */
 	const char *locked;          /* a table that the last plan found locked, or NULL */
 	char problem[KT_MAX_STATUS]; /* of the last plan; empty: none */

@@ -204,7 +204,8 @@ kt_queue_scan(const KtScanRules *rules, const KtMark *from, KtCandidate *candida
 /*
  * One statement: look again and lock (skipping what another transaction holds: a kridtech_cancel_call()
  * in progress, say), move to 'placing', open the attempt, return what is to be sent. not_after is looked
- * at here, with the clock of this moment.
+ * at here, with the clock of this moment. A request without an account keeps none, should it be tried again; its attempt
+ * has the default one of this moment, in whose list its call would be.
  */
 static KtStatement claim_requests = {
 	"WITH picked AS MATERIALIZED (SELECT r.id, c.ref, c.n"
@@ -216,11 +217,12 @@ static KtStatement claim_requests = {
 	" AND (r.not_after IS NULL OR r.not_after > clock_timestamp())),"
 	" claimed AS (UPDATE kridtech.call_requests AS r SET state = 'placing', attempts = r.attempts + 1"
 	" FROM picked WHERE r.id = picked.id"
-	" RETURNING r.id, picked.n, r.attempts, coalesce(r.account_id, $3) AS account_id, r.to_number,"
+	" RETURNING r.id, picked.n, r.attempts, coalesce(r.account_id, $3) AS account_id,"
+	" CASE WHEN r.account_id IS NULL THEN $3 END AS default_account, r.to_number,"
 	" r.dynamic_variables::text AS dynamic_variables,"
 	" CASE WHEN jsonb_exists(r.dynamic_variables, 'kridtech_ref') THEN NULL ELSE picked.ref END AS ref),"
-	" opened AS (INSERT INTO kridtech.call_attempts (request_id, epoch, ref)"
-	" SELECT claimed.id, $4, claimed.ref FROM claimed)"
+	" opened AS (INSERT INTO kridtech.call_attempts (request_id, epoch, account_id, ref)"
+	" SELECT claimed.id, $4, claimed.default_account, claimed.ref FROM claimed)"
 	" SELECT claimed.id, claimed.attempts, claimed.account_id, claimed.to_number,"
 	" claimed.dynamic_variables, claimed.ref FROM claimed ORDER BY claimed.n",
 	SPI_OK_SELECT,

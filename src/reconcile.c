@@ -51,7 +51,7 @@ typedef struct Case
 /* ---- the attempts -------------------------------------------------------------------------------------- */
 
 #define ATTEMPT_COLUMNS                                                                                  \
-	"a.id, r.id, r.to_number, coalesce(r.account_id, $1), a.started_at,"                                 \
+	"a.id, r.id, r.to_number, coalesce(r.account_id, a.account_id, $1), a.started_at,"                   \
 	" coalesce(a.finished_at, 'infinity'), a.ref, r.state = 'unknown' AND a.live AND a.call_id IS NULL," \
 	" EXISTS (SELECT FROM kridtech.webhook_events AS e WHERE e.request_id = r.id"                        \
 	" AND e.verified_by = 'correlation')"
@@ -157,8 +157,7 @@ load_attempts(Case *c, TimestampTz trusted_since)
 
 /* One row for each callId, in their order; what the list does not tell of a call, an earlier one may have. */
 static KtStatement listed_calls = {
-	"SELECT v.call_id, " CALL_COLUMNS ", c.call_id IS NOT NULL"
-	" FROM unnest($1) WITH ORDINALITY AS v (call_id, n)"
+	"SELECT v.call_id, " CALL_COLUMNS " FROM unnest($1) WITH ORDINALITY AS v (call_id, n)"
 	" LEFT JOIN kridtech.calls AS c ON c.call_id = v.call_id"
 	" LEFT JOIN kridtech.webhook_events AS e ON e.call_id = v.call_id ORDER BY v.n",
 	SPI_OK_SELECT,
@@ -194,15 +193,25 @@ take_call(KtMatchCall *call, uint64 row, bool listed)
 	call->listed = listed;
 }
 
-/* What the mirror does not hold: a row without a callId, or one older than kridtech.retention. */
+/*
+ * What the list itself says goes before what the mirror has made of it: of two rows of one call that say different
+ * things it holds one only. Where the list says nothing the mirror's word stays; it has none of a row without a callId,
+ * nor of one older than kridtech.retention.
+ */
 static void
 take_row(KtMatchCall *call, const KtMirrorCall *row)
 {
-	call->account_id = row->account_id;
-	call->direction = row->direction;
-	call->number = row->to_number;
-	call->has_created = row->created_at != 0;
-	call->created_at = row->created_at;
+	if (row->account_id != NULL)
+		call->account_id = row->account_id;
+	if (row->direction != NULL)
+		call->direction = row->direction;
+	if (row->to_number != NULL)
+		call->number = row->to_number;
+	if (row->created_at != 0)
+	{
+		call->has_created = true;
+		call->created_at = row->created_at;
+	}
 	call->listed = true;
 }
 
@@ -259,12 +268,9 @@ load_calls(Case *c)
 	(void) kt_statement_run(&listed_calls, values, NULL);
 	for (n = 0, i = 0; n < read->n; n++)
 	{
-		bool mirrored = read->calls[n].call_id != NULL && bool_at(i, 9);
-
 		if (read->calls[n].call_id != NULL)
 			take_call(&c->calls[n], i++, true);
-		if (!mirrored)
-			take_row(&c->calls[n], &read->calls[n]);
+		take_row(&c->calls[n], &read->calls[n]);
 	}
 	zones(c, &values[1], &values[2]);
 	rows = kt_statement_run(&other_calls, values, NULL);

@@ -215,7 +215,7 @@ retire_work(void *argument)
 	Unit *unit = argument;
 	TimestampTz cutoff = GetCurrentTimestamp() - (int64) kt_retention * USECS_PER_SEC;
 
-	unit->retired = kt_archive_retire(cutoff, chore->retire_skip);
+	unit->retired = kt_archive_retire(cutoff, chore->retire_skip, chore->epoch != 0);
 }
 
 static void

@@ -61,6 +61,14 @@
 #define DELIVERY_IS_NO_EVIDENCE NO_EVIDENCE("q.received_at")
 #define IT_HAS_NO_REQUEST \
 	" AND NOT EXISTS (SELECT FROM kridtech.call_requests AS r WHERE r.call_id = q.call_id OFFSET 0)"
+#define ITS_CORRELATED_EVENTS_ARE_OLD                                                              \
+	" AND NOT EXISTS (SELECT FROM kridtech.webhook_events AS e WHERE e.request_id = q.id"          \
+	" AND e.verified_by = 'correlation' AND (e.received_at >= $2 OR EXISTS (SELECT FROM open AS u" \
+	" WHERE e.received_at > u.since AND e.received_at < u.until)) OFFSET 0)"
+/* It names the request, but its call is no request's: a second one that brought back the same kridtech_ref, say. */
+#define IS_ONLY_CORRELATED                                                                  \
+	"q.verified_by = 'correlation' AND NOT EXISTS (SELECT FROM kridtech.call_requests AS o" \
+	" WHERE o.call_id = q.call_id OFFSET 0) AND "
 #define ITS_EVENT_IS_OLD                                                                    \
 	" AND NOT EXISTS (SELECT FROM kridtech.webhook_events AS e WHERE e.call_id = q.call_id" \
 	" AND e.received_at >= $2 OFFSET 0)"
@@ -75,14 +83,16 @@ static KtStatement remove_requests = {
 	" old AS MATERIALIZED (SELECT q.id, q.call_id FROM looked CROSS JOIN LATERAL (SELECT r.*"
 	" FROM kridtech.call_requests AS r WHERE r.id = looked.id LIMIT 1 FOR UPDATE SKIP LOCKED) AS q"
 	" WHERE looked.created_at < $2 AND q.state IN " FINAL
-	" AND coalesce(q.finished_at, q.created_at) < $2" ITS_EVENT_IS_OLD REQUEST_IS_NO_EVIDENCE
+	" AND coalesce(q.finished_at, q.created_at) < $2" ITS_EVENT_IS_OLD ITS_CORRELATED_EVENTS_ARE_OLD
+		REQUEST_IS_NO_EVIDENCE
 	")" REMOVE("r", "call_requests", "", "id", "id") REMOVE(
 		"a", "call_attempts", "q.live AND ", "request_id",
-		"id") REMOVE("b", "call_attempts", "NOT q.live AND ", "request_id", "id")
-		REMOVE("e", "webhook_events", "", "call_id", "call_id") REMOVE(
+		"id") REMOVE("b", "call_attempts", "NOT q.live AND ", "request_id",
+                     "id") REMOVE("e", "webhook_events", "", "call_id", "call_id")
+		REMOVE("f", "webhook_events", IS_ONLY_CORRELATED, "request_id", "id") REMOVE(
 			"c", "calls", "", "call_id",
 			"call_id") " SELECT (SELECT count(*) FROM r) + (SELECT count(*) FROM a) + (SELECT count(*) FROM b)"
-					   " + (SELECT count(*) FROM e) + (SELECT count(*) FROM c),"
+					   " + (SELECT count(*) FROM e) + (SELECT count(*) FROM f) + (SELECT count(*) FROM c),"
 					   " (SELECT count(*) FROM looked), (SELECT max(id) FROM looked),"
 					   " (SELECT count(*) FROM looked WHERE created_at < $2)",
 	SPI_OK_SELECT,

@@ -10,6 +10,7 @@
 
 #include "shmem.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
@@ -67,6 +68,7 @@ on_startup(void)
 void
 kt_shmem_install(void)
 {
+	kt_clock_install();
 	kt_on_shmem_request(request);
 	previous_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = on_startup;
@@ -168,6 +170,17 @@ kt_shmem_report_sync(KtSlot *slot, bool ok, const char *status)
 	slot->sync_ok = ok;
 	strlcpy(slot->sync_status, status, sizeof(slot->sync_status));
 	LWLockRelease(kt_shared->lock);
+}
+
+TimestampTz
+kt_shmem_watch_clock(void)
+{
+	TimestampTz trusted_since;
+
+	LWLockAcquire(kt_shared->lock, LW_EXCLUSIVE);
+	trusted_since = kt_clock_follow();
+	LWLockRelease(kt_shared->lock);
+	return trusted_since;
 }
 
 void

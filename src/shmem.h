@@ -146,6 +146,9 @@ extern void kt_shmem_report_sync(KtSlot *slot, bool ok, const char *status);
 /* The same for the launcher. True when something changed. */
 extern bool kt_shmem_report_launcher(bool ok, const char *status);
 
+/* Looks at the wall clock, and returns since when it has not been set. Locks. */
+extern TimestampTz kt_shmem_watch_clock(void);
+
 /* The dialer has got on with a recording, now. Locks. */
 extern void kt_shmem_report_fetch(KtSlot *slot);
 

@@ -8,7 +8,7 @@
  *
  * What a crash costs: a list that was on the network is read again. What only memory knows (what the list before
  * showed, how busy the account is) is learnt anew; nothing is bound meanwhile. The evidence of a binding stands
- * with its attempt.
+ * with its attempt, and what is known of the clock in shared memory.
  *
  * How often: every kridtech.sync_interval; more often while an answer was lost or a call's end is awaited, and
  * so often that a list's 100 rows reach back to the list before; less often when nothing changes. A 429 shuts
@@ -20,6 +20,7 @@
 
 #include "api.h"
 #include "background.h"
+#include "clock.h"
 #include "miscadmin.h"
 #include "poll.h"
 #include "settings.h"
@@ -37,9 +38,6 @@
 /* A gap is in the view health for an hour. */
 #define GAP_SHOWN_US (INT64CONST(3600) * 1000000)
 
-/* The wall clock was set when it moves against the monotonic one by this. */
-#define CLOCK_STEP_US INT64CONST(1000000)
-
 KtSync *
 kt_sync_create(MemoryContext context, KtSlot *slot, KtAir *air, KtGates *gates)
 {
@@ -50,8 +48,8 @@ kt_sync_create(MemoryContext context, KtSlot *slot, KtAir *air, KtGates *gates)
 	sync->gates = gates;
 	sync->context = context;
 	sync->plan_at = kt_http_now() + FIRST_US;
-	sync->clock = GetCurrentTimestamp() - kt_http_now();
-	sync->trusted_since = DT_NOBEGIN;
+	sync->clock = kt_clock_offset();
+	sync->trusted_since = kt_shmem_watch_clock();
 	return sync;
 }
 
@@ -340,12 +338,10 @@ take(KtPoll *poll)
 static void
 watch_clock(KtSync *sync)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	int64 clock = now - kt_http_now();
-	int64 step = clock - sync->clock;
+	int64 clock = kt_clock_offset();
 
-	if (step > CLOCK_STEP_US || step < -CLOCK_STEP_US)
-		sync->trusted_since = Max(now, now - step);
+	if (kt_clock_was_set(sync->clock, clock))
+		sync->trusted_since = kt_shmem_watch_clock();
 	sync->clock = clock;
 }
 
@@ -354,6 +350,8 @@ plan(KtSync *sync)
 {
 	bool done = kt_syncplan_make(sync);
 	int i;
+
+	sync->trusted_since = kt_shmem_watch_clock();
 
 	for (i = 0; i < sync->n; i++)
 		if (sync->polls[i]->phase == KT_BUILT)

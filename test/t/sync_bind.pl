@@ -118,6 +118,45 @@ noted($unsorted, qr/list: the list need not hold every call of the time$/, 'nor 
 $d->post('settings', { rows => 'normal' });
 $d->becomes($unsorted, 'placed', 'until it comes sorted', 20);
 
+# A list of one call that is as old as the request's attempt, and of whatever else, in the API's place.
+sub list_is
+{
+	my ($id, $rows, $more) = @_;
+	my $at = $d->sql("SELECT to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') FROM kridtech.call_attempts WHERE request_id = $id");
+	$rows =~ s/NOW/$at/g;
+	return $d->scenario(endpoint => 'calls', fault => 'body', status => 200, content_type => 'application/json', body => qq({"success":true,"calls":[$rows]$more}));
+}
+
+$gone->('+4930000013');
+my $doubtful = $d->queue('+4930000013');
+$d->becomes($doubtful, 'unknown', 'a request is unknown');
+my $its = '{"callId":"said-twice","accountId":"acct-1","direction":"outbound","toNumber":"+4930000013","createdAt":"NOW"}';
+(my $not_its = $its) =~ s/13"/99"/;
+list_is($doubtful, "$its,$not_its", ',"total":2');
+noted($doubtful, qr/list: calls are listed that may or may not be this one: said-twice$/, 'a call that is listed twice, to two numbers, is not relied on');
+$d->no_scenarios;
+list_is($doubtful, $its, '');
+noted($doubtful, qr/list: the list need not hold every call of the time$/, 'nor is a list that does not say how many calls there are');
+$d->no_scenarios;
+list_is($doubtful, $its, ',"total":1');
+$d->becomes($doubtful, 'placed', 'one that says so, and shows it once, is', 20);
+$d->no_scenarios;
+
+# ---- the default account becomes another one ----------------------------------------------------------------------------
+
+# One call of the other account, to the number and at the time: it must not be taken for what the first has not placed.
+$d->scenario(endpoint => 'calls', fault => 'status', status => 500);
+$gone->('+4930000014');
+$lost->('+4930000015');
+my ($not_placed, $first_s) = map { $d->queue("+493000001$_") } 4 .. 5;
+$d->becomes($_, 'unknown', 'a request of the default account is unknown') for $not_placed, $first_s;
+by_hand('+4930000014', accountId => 'acct-2');
+$d->set('kridtech.account_id' => 'acct-2');
+$d->no_scenarios;
+$d->becomes($first_s, 'placed', 'one that was sent with the first account is bound to its call', 20);
+noted($not_placed, qr/list: no call to the number is listed for the time$/, 'one is not bound to a call of the second');
+$d->reset('kridtech.account_id');
+
 # ---- a list that comes late ------------------------------------------------------------------------------------------------
 
 $d->post('reset');

@@ -27,6 +27,15 @@ INSERT INTO kridtech.webhook_events (call_id, raw, verified_by, received_at) SEL
 INSERT INTO kridtech.webhook_events (call_id, raw, verified_by, received_at) SELECT age || '-inbound', '{}', 'api', at FROM ages;
 INSERT INTO kridtech.webhook_events (call_id, raw, received_at) SELECT age || '-forged', '{}', at FROM ages;
 INSERT INTO kridtech.webhook_inbox (reason, body, received_at) SELECT 'bad body', age::bytea, at FROM ages;
+-- a second webhook that brought back the old one's kridtech_ref; and requests whose call is known by that alone, or was given to another
+INSERT INTO kridtech.webhook_events (call_id, raw, verified_by, request_id, received_at) SELECT 'second', '{}', 'correlation', id, created_at FROM kridtech.call_requests WHERE reference = 'old placed';
+INSERT INTO kridtech.call_requests (account_id, to_number, reference, state, created_at, finished_at) SELECT 'acct-1', '+4930000009', r, 'failed', at, at FROM ages, unnest(ARRAY['echoed long ago', 'echoed late', 'echoed elsewhere', 'echoed meanwhile']) AS v (r) WHERE age = 'old';
+INSERT INTO kridtech.webhook_events (call_id, raw, verified_by, request_id, received_at)
+	SELECT reference, '{}', 'correlation', id, CASE reference WHEN 'echoed late' THEN now() - interval '1 day' WHEN 'echoed meanwhile' THEN now() - interval '180 days' ELSE created_at END FROM kridtech.call_requests WHERE reference LIKE 'echoed%';
+INSERT INTO kridtech.call_requests (account_id, to_number, reference, state, call_id, created_at, finished_at) SELECT 'acct-1', '+4930000009', 'owner', 'placed', 'echoed elsewhere', at, at FROM ages WHERE age = 'new';
+-- a recording that was being fetched when that was turned off
+INSERT INTO kridtech.recordings (call_id, state, next_attempt_at, attempts, received_at) SELECT age || '-begun', 'fetching', NULL, 1, at FROM ages;
+INSERT INTO kridtech.recording_chunks SELECT age || '-begun', 0, 'x' FROM ages;
 -- a call of long ago whose webhook came yesterday
 INSERT INTO kridtech.call_requests (account_id, to_number, reference, state, call_id, created_at, finished_at) SELECT 'acct-1', '+4930000002', 'late webhook', 'placed', 'late', at, at FROM ages WHERE age = 'old';
 INSERT INTO kridtech.webhook_events (call_id, raw, verified_by, received_at) SELECT 'late', '{}', 'request', at FROM ages WHERE age = 'new';
@@ -46,6 +55,7 @@ my %kept = (
 	attempts => q{SELECT string_agg(r.reference, ', ' ORDER BY r.reference COLLATE "C") FROM kridtech.call_attempts a LEFT JOIN kridtech.call_requests r ON r.id = a.request_id},
 	calls    => q{SELECT string_agg(call_id, ', ' ORDER BY call_id COLLATE "C") FROM kridtech.calls},
 	events   => q{SELECT string_agg(call_id, ', ' ORDER BY call_id COLLATE "C") FROM kridtech.webhook_events},
+	recordings => q{SELECT string_agg(call_id, ', ' ORDER BY call_id) FROM kridtech.recordings},
 	inbox    => q{SELECT string_agg(encode(body, 'escape'), ', ' ORDER BY body) FROM kridtech.webhook_inbox},
 );
 my %all = map { $_ => $d->sql($kept{$_}) } keys %kept;
@@ -54,19 +64,20 @@ is_deeply({ map { $_ => $d->sql($kept{$_}) } keys %kept }, \%all, 'without a ret
 
 $d->set('kridtech.retention' => '30d');
 $d->sql_becomes($kept{inbox}, 'near, new', 'with one, deliveries kept in the inbox go', 30);
-is($d->sql($kept{requests}), 'late webhook, neighbour, new cancelled, new expired, new failed, new placed, new queued, old queued, open',
+is($d->sql($kept{requests}), 'echoed late, echoed meanwhile, late webhook, neighbour, new cancelled, new expired, new failed, new placed, new queued, old queued, open, owner',
 	'of the requests those that are final and old: neither open ones nor what is from an unknown one\'s time');
 is($d->sql($kept{attempts}), 'neighbour, new failed, new placed, open', 'their attempts with them');
 is($d->sql($kept{calls}), 'neighbour, new-inbound, new-placed, new-undated, nobody', 'and their records of the API, and those that nobody asked for');
-is($d->sql($kept{events}), 'its echo, late, new-forged, new-inbound, new-placed', 'and their webhooks, and those that nothing vouches for');
-is($d->stat('retention_removed'), 5 + 2 + 3 + 3 + 1, 'stats counts what was removed');
+is($d->sql($kept{events}), 'echoed elsewhere, echoed late, echoed meanwhile, its echo, late, new-forged, new-inbound, new-placed', 'and their webhooks, also those that only name them, and those that nothing vouches for');
+$d->sql_becomes($kept{recordings}, 'new-begun', 'a recording that was being fetched when that was turned off goes in time', 30);
+$d->sql_becomes(q{SELECT value FROM kridtech.stats WHERE name = 'retention_removed'}, (5 + 2) + 2 + 3 + (3 + 2) + 1 + 1, 'stats counts what was removed');
 
 # ---- a human resolves the unknown one ---------------------------------------------------------------------------------
 
 $d->sql(q{SELECT kridtech_resolve_call((SELECT id FROM kridtech.call_requests WHERE reference = 'open'), 'not_placed')});
 $d->set('kridtech.retention' => '31d');    # which begins a pass at once
 $d->sql_becomes($kept{calls}, 'new-inbound, new-placed, new-undated', 'once it is resolved its neighbours go', 30);
-$d->sql_becomes($kept{requests}, 'late webhook, new cancelled, new expired, new failed, new placed, new queued, old queued, open', 'itself stays: it was finished just now');
+$d->sql_becomes($kept{requests}, 'echoed late, late webhook, new cancelled, new expired, new failed, new placed, new queued, old queued, open, owner', 'itself stays: it was finished just now');
 
 # ---- what the API still lists does not come back ------------------------------------------------------------------------
 
@@ -74,6 +85,14 @@ $d->post('calls', { n => 1, callId => 'listed-old', accountId => 'acct-1', creat
 $d->post('calls', { n => 1, callId => 'listed-new', accountId => 'acct-1' });
 is($d->sql('SELECT kridtech_sync_calls()'), 1, 'a call beyond the retention is not taken from the list');
 is($d->sql(q{SELECT call_id FROM kridtech.calls WHERE call_id LIKE 'listed%'}), 'listed-new', 'only the others are');
+
+# its webhook has come only now: the list vouches for it, and so it must not be forgotten
+$d->sql(q{INSERT INTO kridtech.webhook_events (call_id, raw) VALUES ('listed-old', '{}')});
+is($d->sql('SELECT kridtech_sync_calls()'), 1, 'one whose webhook has come since is taken');
+is($d->sql($kept{events} =~ s/FROM.*/FROM kridtech.webhook_events WHERE call_id = 'listed-old' AND verified_by = 'api'/sr), 'listed-old', 'which is verified by that');
+$d->sql(q{UPDATE kridtech.webhook_events SET received_at = now() - interval '40 days' WHERE call_id = 'listed-old'});
+$d->set('kridtech.retention' => '30d');
+$d->sql_becomes(q{SELECT (SELECT count(*) FROM kridtech.webhook_events WHERE call_id = 'listed-old') + (SELECT count(*) FROM kridtech.calls WHERE call_id = 'listed-old')}, 0, 'and goes with it in time', 30);
 
 # ---- many, and one in the way ---------------------------------------------------------------------------------------------
 
