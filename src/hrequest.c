@@ -14,6 +14,7 @@
 #endif
 #include "hserver.h"
 
+#include <stdint.h>
 #include <string.h>
 #include <strings.h>
 
@@ -93,6 +94,13 @@ on_header(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_len,
 	Head *head = cls;
 
 	(void) kind;
+	/*
+	 * A folded line: before 1.0 the library moves its name elsewhere and appends the fold to it, so that
+	 * "Transfer-Encoding:", a fold, "chunked" hides what a proxy reads, and "Content-: 5", a fold, "Length" makes up
+	 * what it does not.
+	 */
+	if (value != NULL && (uintptr_t) value < (uintptr_t) name)
+		head->gate.malformed = true;
 	if (value == NULL)
 	{
 		value = "";
