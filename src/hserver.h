@@ -41,7 +41,7 @@ struct KtHttpd
 	bool resumed;       /* connections that the library must hear of */
 	uint64_t moved;     /* counts what happens in the library's turns */
 	bool stalled;       /* nothing did in the last one, whatever the library says */
-	int fruitless;      /* turns in a row that the library wanted at once and in which nothing happened */
+	int fruitless; /* turns in a row that the library wanted at once and in which nothing happened */
 	bool healthy;
 	bool quiescing;
 	bool ending;
