@@ -61,11 +61,14 @@ static bool
 tame_number(const char *number, double *value)
 {
 	const char *exponent;
+	long power = 0;
 
 	if (number == NULL || strlen(number) > MAX_NUMBER_LENGTH)
 		return false;
 	exponent = strpbrk(number, "eE");
-	if (exponent != NULL && labs(strtol(exponent + 1, NULL, 10)) > MAX_NUMBER_EXPONENT)
+	if (exponent != NULL)
+		power = strtol(exponent + 1, NULL, 10); /* LONG_MIN has no absolute value */
+	if (power > MAX_NUMBER_EXPONENT || power < -MAX_NUMBER_EXPONENT)
 		return false;
 	*value = strtod(number, NULL);
 	return isfinite(*value);

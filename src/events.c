@@ -103,6 +103,14 @@ static KtStatement find_events = {
 	{TEXTARRAYOID},
 	NULL};
 
+/* Which of these bodies are those of these events. */
+static KtStatement find_renamed = {
+	"SELECT v.n, e.verified_by, e.request_id FROM unnest($1) WITH ORDINALITY AS v (raw, n)"
+	" JOIN kridtech.webhook_events AS e ON e.call_id = ANY ($2) AND e.raw = v.raw",
+	SPI_OK_SELECT,
+	{BYTEAARRAYOID, TEXTARRAYOID},
+	NULL};
+
 static bool
 is_full(void)
 {
@@ -110,30 +118,15 @@ is_full(void)
 	       unverified >= (int64) kt_webhook_max_unverified * 1024;
 }
 
-/* Marks what the INSERT returned. Rows come back in their order, so the search is short. */
 static void
-take_inserted(KtNewEvent **items, int n, uint64 rows)
+become_event(KtNewEvent *item, const char *verified_by, int64 request_id)
 {
-	int next = 0;
-	uint64 i;
-
-	for (i = 0; i < rows; i++)
-	{
-		const char *call_id = kt_statement_text(i, 1);
-		const char *verified_by = kt_statement_text(i, 2);
-		int tries;
-
-		for (tries = 0; tries < n && strcmp(items[next]->call_id, call_id) != 0; tries++)
-			next = (next + 1) % n;
-		if (tries == n)
-			continue;
-		items[next]->as = KT_STORED_EVENT;
-		items[next]->binds = verified_by != NULL && strcmp(verified_by, "correlation") == 0;
-		if (verified_by == NULL)
-			unverified += (int64) items[next]->webhook->raw_len + KT_ROW_BYTES;
-		if (items[next]->binds)
-			kt_events_bind_soon(kt_statement_int64(i, 3));
-	}
+	item->as = KT_STORED_EVENT;
+	item->binds = verified_by != NULL && strcmp(verified_by, "correlation") == 0;
+	if (verified_by == NULL)
+		unverified += (int64) item->webhook->raw_len + KT_ROW_BYTES;
+	if (item->binds)
+		kt_events_bind_soon(request_id);
 }
 
 /* One column of the parameters. */
@@ -146,6 +139,48 @@ array_of(KtNewEvent **items, int n, int column)
 	for (i = 0; i < n; i++)
 		elements[i] = items[i]->parameters[column];
 	return kt_statement_array(kt_event_types[column], elements, n);
+}
+
+/*
+ * A BEFORE trigger may give an event another call_id. It is its delivery's event all the same: else that were kept, and
+ * each new try at it would make one more.
+ */
+static void
+take_renamed(KtNewEvent **items, int n, const KtParameter *call_ids, int ncall_ids)
+{
+	Datum values[] = {array_of(items, n, KT_P_RAW),
+	                  kt_statement_array(TEXTOID, call_ids, ncall_ids)};
+	uint64 rows = kt_statement_run(&find_renamed, values, NULL);
+	uint64 i;
+
+	for (i = 0; i < rows; i++)
+		become_event(items[kt_statement_int64(i, 1) - 1], kt_statement_text(i, 2),
+		             kt_statement_int64(i, 3));
+}
+
+/* Marks what the INSERT returned. Rows come back in their order, so the search is short. */
+static void
+take_inserted(KtNewEvent **items, int n, uint64 rows)
+{
+	KtParameter *renamed = palloc(n * sizeof(KtParameter));
+	int nrenamed = 0;
+	int next = 0;
+	uint64 i;
+
+	for (i = 0; i < rows; i++)
+	{
+		const char *call_id = kt_statement_text(i, 1);
+		int tries;
+
+		for (tries = 0; tries < n && strcmp(items[next]->call_id, call_id) != 0; tries++)
+			next = (next + 1) % n;
+		if (tries < n)
+			become_event(items[next], kt_statement_text(i, 2), kt_statement_int64(i, 3));
+		else
+			renamed[nrenamed++] = (KtParameter){CStringGetTextDatum(call_id), false};
+	}
+	if (nrenamed > 0)
+		take_renamed(items, n, renamed, nrenamed);
 }
 
 /* Inserts items, whose call_ids differ. */

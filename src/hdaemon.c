@@ -20,6 +20,13 @@
 
 #define TLS_PRIORITY "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:%SERVER_PRECEDENCE"
 
+/*
+ * So many turns in a row that the library wants at once, and in which nothing happens, are more than one needs to read
+ * on where a full buffer made it stop; and how long it then waits for each next one.
+ */
+#define MAX_FRUITLESS 100
+#define FRUITLESS_PAUSE_US 10000
+
 /* ---- the library's turn ---------------------------------------------------------------------------- */
 
 /* Forgets the connections that the library did not begin with, for want of memory. It closed their sockets. */
@@ -42,11 +49,35 @@ forget_refused(KtHttpd *httpd)
 	}
 }
 
+/* Does the library want its next turn at once? */
+static bool
+is_eager(const KtHttpd *httpd)
+{
+	MHD_UNSIGNED_LONG_LONG milliseconds;
+
+	return !httpd->stalled && MHD_get_timeout(httpd->daemon, &milliseconds) == MHD_YES &&
+	       milliseconds == 0;
+}
+
+int64_t
+kt_hdaemon_deadline(const KtHttpd *httpd)
+{
+	if (httpd->resumed)
+		return 0;
+	if (!is_eager(httpd))
+		return -1;
+	return httpd->fruitless < MAX_FRUITLESS ? 0 : kt_httpd_now() + FRUITLESS_PAUSE_US;
+}
+
 /*
  * Gives the library its turn. With epoll (0.9.72 to 1.0) it wants the next turn at once for as long as a
  * client is silent in the middle of a TLS handshake: whoever stalled there would keep a processor busy. So a
  * turn in which nothing was read, written or called back, and after which nothing is left to read inside
  * GnuTLS, is taken for a stall, and the next one waits for a socket or a deadline.
+ *
+ * Before 1.0 it wants every turn as well while a line of a chunked body (a size with its extension, a trailer) does not
+ * fit into its buffer, which is until the body's time is up. Without TLS we do not see what it reads, and bytes that it
+ * left in a socket are announced by nobody: so there many turns without a callback slow it down, and do not stop it.
  */
 void
 kt_hdaemon_run(KtHttpd *httpd)
@@ -65,6 +96,10 @@ kt_hdaemon_run(KtHttpd *httpd)
 		for (; conn != NULL && httpd->stalled; conn = conn->next)
 			httpd->stalled = !kt_hconn_is_pending(conn);
 	}
+	if (httpd->moved != before || !is_eager(httpd))
+		httpd->fruitless = 0;
+	else if (httpd->fruitless < MAX_FRUITLESS)
+		httpd->fruitless++;
 }
 
 /* ---- connections come and go ----------------------------------------------------------------------------- */

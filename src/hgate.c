@@ -5,7 +5,7 @@
  * answers the second request hidden in it; every version up to 1.0 takes two lengths and two Hosts. A proxy in
  * front may read the same bytes otherwise. So each of these lines may stand once, a length is digits and
  * nothing else, and a name is a token: "Content-Length : 5" is another name to one party and a length to
- * another. What only the parser sees (bare LF, folded lines) is not judged here.
+ * another. What only the parser sees (a bare LF) is not judged here.
  *
  * The query is ignored: it names nothing here, and a URL copied with one shall lose no webhook. The path is
  * compared as it came, so that no encoding leads to it.

@@ -14,6 +14,7 @@
 #endif
 #include "hserver.h"
 
+#include <stdint.h>
 #include <string.h>
 #include <strings.h>
 
@@ -85,6 +86,17 @@ typedef struct Head
 	KtBuf forwarded; /* X-Forwarded-For: all its lines as one list */
 } Head;
 
+/*
+ * 1.0 refuses a folded line. Before, the library moves the line's name behind all that it has read and appends the fold
+ * to it, so that "Transfer-Encoding:", a fold, "chunked" hides what a proxy reads, and "Content-: 5", a fold, "Length"
+ * makes up what it does not. Else a name stands before its value.
+ */
+static bool
+is_folded(const char *name, const char *value)
+{
+	return MHD_get_version()[0] == '0' && (uintptr_t) value < (uintptr_t) name;
+}
+
 static enum MHD_Result
 on_header(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_len, const char *value,
           size_t value_len)
@@ -93,6 +105,8 @@ on_header(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_len,
 	Head *head = cls;
 
 	(void) kind;
+	if (value != NULL && is_folded(name, value))
+		head->gate.malformed = true;
 	if (value == NULL)
 	{
 		value = "";

@@ -41,6 +41,7 @@ struct KtHttpd
 	bool resumed;       /* connections that the library must hear of */
 	uint64_t moved;     /* counts what happens in the library's turns */
 	bool stalled;       /* nothing did in the last one, whatever the library says */
+	int fruitless; /* turns in a row that the library wanted at once and in which nothing happened */
 	bool healthy;
 	bool quiescing;
 	bool ending;
@@ -60,6 +61,9 @@ struct KtHttpd
 extern bool kt_hdaemon_start(KtHttpd *httpd);
 extern void kt_hdaemon_run(KtHttpd *httpd);
 extern void kt_hdaemon_stop(KtHttpd *httpd);
+
+/* When the library is to have its next turn whatever the sockets bring; 0: at once, -1: it need not. */
+extern int64_t kt_hdaemon_deadline(const KtHttpd *httpd);
 
 /* Looks at what epfd says of the sockets and of lingering connections: accepts, reads and forgets. */
 extern void kt_haccept_look(KtHttpd *httpd);

@@ -199,13 +199,10 @@ earlier(int64_t a, int64_t b)
 int64_t
 kt_httpd_deadline(const KtHttpd *httpd)
 {
-	MHD_UNSIGNED_LONG_LONG milliseconds;
-	int64_t deadline = -1;
+	int64_t deadline = kt_hdaemon_deadline(httpd);
 	int phase;
 
-	if (httpd->resumed ||
-	    (!httpd->stalled && MHD_get_timeout(httpd->daemon, &milliseconds) == MHD_YES &&
-	     milliseconds == 0))
+	if (deadline == 0)
 		return 0;
 	for (phase = 0; phase < KT_HCONN_PHASES; phase++)
 	{

@@ -275,6 +275,16 @@ make_batch(const KtIntake *intake)
 	return batch;
 }
 
+/*
+ * May a batch take its full time? In trouble it may not: but one alone that has had its 503, and fails for the want of
+ * time, would never be stored then.
+ */
+static bool
+has_time(const KtIntake *intake, const KtBatch *batch)
+{
+	return intake->trouble[0] == '\0' || (batch->n == 1 && batch->entries[0]->delivery == NULL);
+}
+
 /* False when nothing of the batch could be stored. */
 static bool
 store_batch(KtIntake *intake)
@@ -282,7 +292,7 @@ store_batch(KtIntake *intake)
 	KtBatch *batch = make_batch(intake);
 
 	KT_FAULT("receive-taken");
-	if (!kt_ladder_descend(&intake->ladder, batch, intake->trouble[0] == '\0'))
+	if (!kt_ladder_descend(&intake->ladder, batch, has_time(intake, batch)))
 	{
 		give_up_for_now(intake, batch);
 		return false;

@@ -371,19 +371,19 @@ kt_kept_delete(int64 id, size_t body_len)
 
 static KtStatement note_reason = {
 	"UPDATE kridtech.webhook_inbox AS i SET reason = $2, detail = $3,"
-	" next_attempt_at = CASE WHEN $4 THEN i.next_attempt_at END WHERE i.id = $1"
+	" next_attempt_at = CASE WHEN i.attempts < $4 THEN i.next_attempt_at END WHERE i.id = $1"
 	" AND (i.reason <> $2 OR i.detail IS DISTINCT FROM $3"
-	" OR (NOT $4 AND i.next_attempt_at IS NOT NULL))",
+	" OR (i.attempts >= $4 AND i.next_attempt_at IS NOT NULL))",
 	SPI_OK_UPDATE,
-	{INT8OID, TEXTOID, TEXTOID, BOOLOID},
+	{INT8OID, TEXTOID, TEXTOID, INT4OID},
 	NULL};
 
 void
-kt_kept_note(int64 id, KtKeptReason reason, const char *detail)
+kt_kept_note(int64 id, KtKeptReason reason, const char *detail, int attempts)
 {
 	Datum values[] = {Int64GetDatum(id), CStringGetTextDatum(word_of(reason)),
 	                  detail == NULL ? (Datum) 0 : CStringGetTextDatum(detail),
-	                  BoolGetDatum(is_retried(reason))};
+	                  Int32GetDatum(attempts)};
 
 	kt_statement_run(&note_reason, values, detail == NULL ? "  n " : NULL);
 }

@@ -66,8 +66,13 @@ extern bool kt_kept_read(int64 id, KtKeptRow *row);
 /* It has become an event. */
 extern void kt_kept_delete(int64 id, size_t body_len);
 
-/* Writes down why it is still here, unless that is known. */
-extern void kt_kept_note(int64 id, KtKeptReason reason, const char *detail);
+/*
+ * Writes down why it is still here, unless that is known. After so many attempts, KT_KEPT_NEVER or KT_KEPT_ALWAYS
+ * among them, it is not tried again by itself.
+ */
+#define KT_KEPT_NEVER 0
+#define KT_KEPT_ALWAYS PG_INT32_MAX
+extern void kt_kept_note(int64 id, KtKeptReason reason, const char *detail, int attempts);
 
 /*
  * Ids of rows that are due, whose next time is set to a later one; at most max. *due is when the next one is

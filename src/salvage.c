@@ -143,6 +143,12 @@ kt_events_keep(const KtWebhook *webhooks, int n, int sqlstate, const char *messa
 
 /* ---- trying again ------------------------------------------------------------------------------------ */
 
+/*
+ * A row that was deleted meanwhile is stored by the next attempt. What is suppressed again and again, someone wants so;
+ * and a trigger that stores it in a way that we do not see shall not do so for ever.
+ */
+#define SUPPRESSED_ATTEMPTS 8
+
 /* How long a lock on a table is left alone, in microseconds. */
 #define LOCKED_PAUSE (2 * USECS_PER_SEC)
 
@@ -173,15 +179,15 @@ store_again(int64 id, const KtKeptRow *row, KtWebhook *webhook, bool *is_new)
 	webhook->remote_addr = row->remote_addr;
 	if (webhook->fault != NULL)
 	{
-		kt_kept_note(id, KT_KEPT_BAD, webhook->fault);
+		kt_kept_note(id, KT_KEPT_BAD, webhook->fault, KT_KEPT_NEVER);
 		return false;
 	}
 	stored = kt_events_store_one(webhook, row->received_at, row->deliveries);
 	*is_new = stored.as == KT_STORED_EVENT;
 	if (stored.as == KT_STORED_CONFLICT)
-		kt_kept_note(id, KT_KEPT_CONFLICT, NULL);
+		kt_kept_note(id, KT_KEPT_CONFLICT, NULL, KT_KEPT_NEVER);
 	else if (stored.as == KT_STORED_KEPT)
-		kt_kept_note(id, KT_KEPT_ERROR, kt_events_suppressed);
+		kt_kept_note(id, KT_KEPT_ERROR, kt_events_suppressed, SUPPRESSED_ATTEMPTS);
 	if (stored.as != KT_STORED_EVENT && stored.as != KT_STORED_DUPLICATE)
 		return false;
 	kt_kept_delete(id, row->body_len);
@@ -213,7 +219,7 @@ kt_events_retry_failed(int64 inbox_id, int sqlstate, const char *message)
 	KtOwner owner;
 
 	kt_owner_begin(&owner);
-	kt_kept_note(inbox_id, reason_of(sqlstate), error_words(sqlstate, message));
+	kt_kept_note(inbox_id, reason_of(sqlstate), error_words(sqlstate, message), KT_KEPT_ALWAYS);
 	kt_owner_end(&owner);
 }
 

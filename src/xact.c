@@ -49,6 +49,10 @@
 #define REST_OF_LIMIT(ms) ((ms) / 3)
 #define REST 500
 
+/* How long after its limit a unit is cancelled again, in ms, and how many cancels may be caught without its end. */
+#define LIMIT_AGAIN 250
+#define MAX_CAUGHT 8
+
 /* Read by signal handlers. */
 static volatile sig_atomic_t unit_open = false;
 static volatile sig_atomic_t old = false;
@@ -61,6 +65,10 @@ static bool may_be_lost = false;
 /* How old the next unit may become, in ms; 0: no limit. */
 static int limit = 0;
 static bool limit_armed = false;
+
+/* Since the limit was armed: cancels by it, and those of them after which the unit went on. */
+static volatile sig_atomic_t limit_cancels = 0;
+static volatile sig_atomic_t limit_caught = 0;
 
 static TimeoutId patience_timer;
 static TimeoutId limit_timer;
@@ -109,10 +117,22 @@ on_patience_ends(void)
 		kt_xact_cancel();
 }
 
+/*
+ * A cancel that still pends has been caught by nobody: the unit is in its commit, or in the kernel. timeout.c lets a
+ * timer's own handler arm it again.
+ */
 static void
 on_limit(void)
 {
+	if (!unit_open)
+		return;
+	if (limit_cancels > 0 && !QueryCancelPending)
+		limit_caught++;
+	if (limit_caught > MAX_CAUGHT)
+		ProcDiePending = true;
+	limit_cancels++;
 	kt_xact_cancel();
+	enable_timeout_after(limit_timer, LIMIT_AGAIN);
 }
 
 /*
@@ -157,6 +177,7 @@ static void
 arm_limit(int ms)
 {
 	limit_armed = true;
+	limit_cancels = limit_caught = 0;
 	enable_timeout_after(limit_timer, ms);
 }
 
@@ -278,6 +299,7 @@ note_cancelled_part(void)
 {
 	int rest = limit > 0 ? Max(REST_OF_LIMIT(limit), 1) : REST;
 
+	QueryCancelPending = false;
 	arm_limit(kt_worker_stop ? Min(rest, REST) : rest);
 }
 

@@ -180,8 +180,20 @@ CREATE FUNCTION test.suppress() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETUR
 CREATE TRIGGER suppress BEFORE INSERT ON kridtech.webhook_events FOR EACH ROW EXECUTE FUNCTION test.suppress();
 SELECT is(kridtech_replay_webhook(501), false, 'a trigger that suppresses the event');
 SELECT is((reason, detail LIKE '%suppressed%')::text, '(error,t)', 'leaves it in the inbox, and that is said') FROM kridtech.webhook_inbox WHERE id = 501;
+UPDATE kridtech.webhook_inbox SET attempts = 7, next_attempt_at = now() WHERE id = 501;
+SELECT kridtech_replay_webhook(501) \g /dev/null
+SELECT isnt(next_attempt_at, NULL, 'where it is tried again') FROM kridtech.webhook_inbox WHERE id = 501;
+UPDATE kridtech.webhook_inbox SET attempts = 8 WHERE id = 501;
+SELECT kridtech_replay_webhook(501) \g /dev/null
+SELECT is(next_attempt_at, NULL, 'but not for ever') FROM kridtech.webhook_inbox WHERE id = 501;
 DROP TRIGGER suppress ON kridtech.webhook_events;
 SELECT is(kridtech_replay_webhook(501), true, 'without it the event is stored');
+CREATE FUNCTION test.rename() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.call_id := 'renamed_' || NEW.call_id; RETURN NEW; END $$;
+CREATE TRIGGER rename BEFORE INSERT ON kridtech.webhook_events FOR EACH ROW EXECUTE FUNCTION test.rename();
+INSERT INTO kridtech.webhook_inbox (id, body, reason) VALUES (502, '{"callId": "call_named"}', 'late');
+SELECT is(kridtech_replay_webhook(502), true, 'a trigger that gives the event another callId does not keep it in the inbox');
+SELECT is((test.event('renamed_call_named')).raw, '{"callId": "call_named"}'::bytea, 'it is an event under that one');
+DROP TRIGGER rename ON kridtech.webhook_events;
 
 -- in the caller's transaction
 INSERT INTO kridtech.webhook_inbox (id, body, reason) VALUES (510, '{"callId": "call_undone"}', 'late');

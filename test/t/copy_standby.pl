@@ -53,6 +53,12 @@ ok(copying_refuses($port), 'and refuses connections');
 is($d->sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'kridtech%'}), 0, 'it has no workers');
 is($d->health('dialer'), '|this server is a standby: nothing dials before its promotion', 'health says that nothing dials');
 is($d->health('receiver'), '|this server is a standby: nothing is received before its promotion', 'and nothing is received');
+$standby->append_conf('postgresql.conf', 'kridtech.recordings = on');
+$standby->reload;
+kt_wait(sub { $d->health('recordings') ne '' });
+is($d->health('recordings'), '|this server is a standby', 'nor is a recording fetched, where they are');
+$standby->append_conf('postgresql.conf', 'kridtech.recordings = off');
+$standby->reload;
 like($d->sql_error($_), qr/ERROR:  25006/, "there $_ is refused")
   for q{SELECT kridtech_queue_call('+4930050002')}, q{SELECT kridtech_create_call('+4930050002')}, 'SELECT kridtech_sync_calls()',
   'SELECT kridtech_pause()', 'SELECT kridtech_resume()', 'SELECT kridtech_cancel_call(1)', q{SELECT kridtech_resolve_call(6, 'placed')},

@@ -149,6 +149,17 @@ $r->sql(q{
 is(statuses(@answers), '200 200', 'a deferred trigger that fails at the commit does no harm either');
 is($r->deliveries('good_deferred') . ' ' . $r->kept('poison_deferred'), '1 error', 'one is an event and one is kept');
 
+# one that gives events other callIds: each delivery is an event, and once
+$r->sql(q{
+	CREATE FUNCTION rename() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.call_id := 'renamed_' || NEW.call_id || nextval('public.renames'); RETURN NEW; END $$;
+	CREATE SEQUENCE renames;
+	CREATE TRIGGER rename BEFORE INSERT ON kridtech.webhook_events FOR EACH ROW EXECUTE FUNCTION rename()});
+@answers = burst(map { "named_${_}_" } 1 .. 10);
+is(statuses(@answers), join(' ', (200) x 10), 'webhooks whose trigger gives them other callIds are answered with 200');
+is($r->sql(q{SELECT count(*) FROM kridtech.webhook_events WHERE call_id LIKE 'renamed%'}), 10, 'and are events');
+is($r->sql(q{SELECT count(*) FROM kridtech.webhook_inbox WHERE call_id LIKE 'named%'}), 0, 'of which none is tried again');
+$r->sql('DROP FUNCTION rename() CASCADE');
+
 # what a trigger sets does not reach the commits
 $r->sql(q{
 	CREATE OR REPLACE FUNCTION judge() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -49,6 +49,22 @@ cmp_ok(time - $began, '<', 9, 'before the sender gives up');
 no_triggers();
 $r->becomes(q{SELECT count(*) FROM kridtech.webhook_events WHERE call_id = 'hangs'}, 1, 'and stored later', 60);
 
+# ---- a part that catches its cancel ---------------------------------------------------------------------------------
+
+triggers(q{IF NEW.call_id = 'catches' THEN BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; PERFORM pg_sleep(60); END IF;}, '');
+$began = time;
+is($r->post($r->webhook('catches'), seconds => 60), 200, 'when an event catches its cancel and hangs on, it is answered');
+cmp_ok(time - $began, '<', 9, 'in time');
+is($r->kept('catches'), 'error', 'for it is kept');
+no_triggers();
+triggers(q{IF NEW.call_id = 'catches_all' THEN LOOP BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END IF;}, '');
+my $pid = $r->pid;
+$r->sql(q{INSERT INTO kridtech.webhook_inbox (reason, call_id, body, next_attempt_at) VALUES ('error', 'catches_all', '{"callId": "catches_all"}', now())});
+ok(kt_wait(sub { my $now = $r->pid; $now ne '' && $now ne $pid }, 30), 'a receiver whose work catches every cancel is ended, and another starts');
+is($r->post($r->webhook('caught')), 200, 'which receives');
+no_triggers();
+$r->becomes(q{SELECT count(*) FROM kridtech.webhook_inbox}, 0, 'what was kept becomes an event without the trigger', 120);
+
 # ---- batches that take too long ------------------------------------------------------------------------------------
 
 triggers('PERFORM pg_sleep(0.02);', 'PERFORM pg_sleep(0.02);');
@@ -63,6 +79,17 @@ $r->becomes(
 	100, 'and stored, though all of them together take longer than a try may', 60);
 no_triggers();
 $r->becomes(q{SELECT count(*) FROM kridtech.webhook_inbox}, 0, 'as events', 60);
+
+# one that takes longer than a try in trouble may
+triggers('PERFORM pg_sleep(1.3);', 'PERFORM pg_sleep(1.3);');
+$locker->query('BEGIN; LOCK TABLE kridtech.webhook_events, kridtech.webhook_inbox IN ACCESS EXCLUSIVE MODE');
+is($r->post($r->webhook('long')), 503, 'one that takes long is held as well');
+$locker->query('COMMIT');
+$r->becomes(
+	q{SELECT (SELECT count(*) FROM kridtech.webhook_events WHERE call_id = 'long') + (SELECT count(*) FROM kridtech.webhook_inbox WHERE call_id = 'long')},
+	1, 'and stored', 60);
+no_triggers();
+$r->becomes(q{SELECT count(*) FROM kridtech.webhook_inbox}, 0, 'as an event', 60);
 
 # ---- work beside ----------------------------------------------------------------------------------------------------
 
@@ -89,7 +116,6 @@ $r->becomes(q{SELECT count(*) FROM kridtech.webhook_inbox}, 0, 'all become event
 
 # ---- memory ------------------------------------------------------------------------------------------------------------
 
-my $pid;
 SKIP:
 {
 	skip 'AddressSanitizer ends a process that runs out of memory', 4 if $ENV{SANITIZE};

@@ -174,6 +174,42 @@ a_client_that_stalls_in_the_handshake_costs_no_processor_and_is_cut(void **state
 	end_server();
 }
 
+/* Before 1.0 the library wants turn upon turn then, until the body's time is up; 1.0 refuses. */
+static void
+send_long_chunk_line(const KtHttpdOptions *options, bool tls)
+{
+	char line[30000];
+	Client *client;
+	Client *honest;
+
+	memset(line, 'a', sizeof(line));
+	begin_server(options);
+	client = tls ? connect_tls() : connect_plain();
+	say(client,
+	    "POST /webhook/secret HTTP/1.1\r\nHost: kt\r\nTransfer-Encoding: chunked\r\n\r\n5;");
+	send_bytes(client, line, sizeof(line));
+	let_pass(100 * MS);
+	assert_true(let_pass(300 * MS) <= 60);
+	honest = tls ? connect_tls() : connect_plain();
+	post(honest, "{}");
+	UNTIL(count_answers(honest) == 1);
+	UNTIL(client->ended);
+	end_server();
+}
+
+static void
+a_chunk_line_that_does_not_fit_costs_no_processor(void **state)
+{
+	KtHttpdOptions options = default_options();
+
+	(void) state;
+	options.body_us = 600 * MS;
+	send_long_chunk_line(&options, false);
+	options = tls_options(&first_pair);
+	options.body_us = 600 * MS;
+	send_long_chunk_line(&options, true);
+}
+
 static void
 a_slow_head_over_tls_is_answered_408(void **state)
 {
@@ -257,6 +293,7 @@ main(void)
 		cmocka_unit_test(tls_is_not_turned_on_or_off_in_a_running_server),
 		cmocka_unit_test(nothing_older_than_tls_1_2_is_spoken),
 		cmocka_unit_test(a_client_that_stalls_in_the_handshake_costs_no_processor_and_is_cut),
+		cmocka_unit_test(a_chunk_line_that_does_not_fit_costs_no_processor),
 		cmocka_unit_test(a_slow_head_over_tls_is_answered_408),
 		cmocka_unit_test(a_first_request_over_tls_waits_for_no_delayed_acknowledgement),
 		cmocka_unit_test(a_large_body_over_tls_is_whole),
