@@ -107,7 +107,7 @@ sub crash_recovers
 {
 	my ($node, $offset) = @_;
 	kt_wait(sub { log_since($node, $offset) =~ /ready to accept connections/ }, 20);
-	return kt_wait(sub { ($node->psql('postgres', 'SELECT 1'))[0] == 0 }, 20);
+	return kt_wait(sub { eval { ($node->psql('postgres', 'SELECT 1'))[0] == 0 } }, 20);
 }
 
 # ---- databases come and go ----------------------------------------------------------------------------------
@@ -360,7 +360,8 @@ if ($postmaster == 0)
 	open STDERR, '>&', \*STDOUT;
 	exec 'postgres', '-D', $node->data_dir or POSIX::_exit(127);
 }
-kt_wait(sub { ($node->psql('postgres', 'SELECT 1'))[0] == 0 });
+# psql may be gone before it has read the statement: that dies of a broken pipe.
+kt_wait(sub { eval { ($node->psql('postgres', 'SELECT 1'))[0] == 0 } });
 workers_become($node, "launcher| dialer|$poor", 'the workers are there');
 @pids = (pid_of($node, 'launcher'), pid_of($node, 'dialer', $poor));
 kill KILL => $postmaster;
