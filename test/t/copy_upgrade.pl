@@ -13,6 +13,8 @@ use Kridtech;
 use PostgreSQL::Test::Utils ();
 use Test::More;
 
+plan skip_all => 'pg_upgrade starts servers without the sanitizer' if $ENV{SANITIZE};
+
 my $sim = kt_simulator('--listen', '127.0.0.1:0', '--die-with-parent', '--seed', '1', '--key', 'sim-key');
 my $old = kt_cluster('old', conf => "autovacuum = off\n");
 kt_create_extension($old, 'app');
