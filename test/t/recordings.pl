@@ -349,7 +349,11 @@ my $done = kt_wait(
 ok($done, 'two recordings of 200 MB are fetched');
 is_deeply([ map { recording($_)->{bytes} } @large ], [ 200 * MB, 200 * MB + 1 ], 'whole');
 is($d->sql("SELECT sum(octet_length(data)) FROM kridtech.recording_chunks WHERE call_id = '$large[0]'"), 200 * MB, 'every byte of them');
-cmp_ok($most - $before, '<', 32 * 1024, 'the dialer takes less than 32 MB for them') or diag("$before kB, then $most kB");
+SKIP:
+{
+	skip 'a sanitizer keeps what was freed', 1 if $ENV{SANITIZE};
+	cmp_ok($most - $before, '<', 32 * 1024, 'the dialer takes less than 32 MB for them') or diag("$before kB, then $most kB");
+}
 @placed = sort { $a <=> $b } @placed;
 cmp_ok($placed[ @placed / 2 ], '<', 0.5, 'calls are placed meanwhile')
   or diag(join ' ', map { sprintf '%.3f', $_ } @placed);
