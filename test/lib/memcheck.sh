@@ -2,7 +2,9 @@
 #
 # SANITIZE=1: the extension built with AddressSanitizer and UndefinedBehaviorSanitizer, in servers that preload the
 # former's runtime. VALGRIND=1: the servers run under valgrind. Either ends with its reports, and fails where there is
-# one.
+# one. Neither knows what palloc() gave, only the blocks it takes its pieces from; valgrind does in a PostgreSQL that was
+# configured with --enable-cassert and CFLAGS="-O1 -g -DUSE_VALGRIND": name it by PG_CONFIG, and what it needs by
+# VALGRIND_OPTS="--suppressions=.../src/tools/valgrind.supp" of its source.
 # shellcheck shell=bash disable=SC2034
 
 # Sets KT_COPT, CHECKED (a directory for PATH) and PG_CTL.
