@@ -1,8 +1,10 @@
 # Runs test/run's servers under a checker of memory. Sourced after server.sh.
 #
 # SANITIZE=1: the extension built with AddressSanitizer and UndefinedBehaviorSanitizer, in servers that preload the
-# former's runtime. VALGRIND=1: the servers of the TAP tests that start "postgres" themselves (those
-# that use KridtechCrash or Receiving) run under valgrind. Either ends with its reports, and fails where there is one.
+# former's runtime. VALGRIND=1: the servers run under valgrind. Either ends with its reports, and fails where there is
+# one. Neither knows what palloc() gave, only the blocks it takes its pieces from; valgrind does in a PostgreSQL that was
+# configured with --enable-cassert and CFLAGS="-O1 -g -DUSE_VALGRIND": name it by PG_CONFIG, and what it needs by
+# VALGRIND_OPTS="--suppressions=.../src/tools/valgrind.supp" of its source.
 # shellcheck shell=bash disable=SC2034
 
 # Sets KT_COPT, CHECKED (a directory for PATH) and PG_CTL.
@@ -69,6 +71,11 @@ begin_valgrind()
 	CHECKED=$W/checked
 	checked_program postgres valgrind -q "--log-file=$W/reports/report.%p" --error-limit=no --num-callers=40 \
 		"--suppressions=$W/src/test/lib/valgrind.supp"
+	# pg_ctl would take the "postgres" beside itself.
+	PG_CTL=$CHECKED/pg_ctl
+	printf '#!/bin/sh\nexec "%s" -p "%s" "$@"\n' "$PG_BIN/pg_ctl" "$CHECKED/postgres" >"$PG_CTL"
+	chmod 755 "$PG_CTL"
+	export PGCTLTIMEOUT=300
 }
 
 # False where there are reports; their beginnings are shown.

@@ -17,6 +17,7 @@ use Test::More;
 chomp(my $libdir = qx{pg_config --pkglibdir});
 plan skip_all => 'pg_upgrade finds the library only where it is installed for good'
   if qx{pg_config --version} =~ /(\d+)/ && $1 >= 18 && !-e "$libdir/kridtech.so";
+plan skip_all => 'pg_upgrade starts servers without the sanitizer' if $ENV{SANITIZE};
 
 my $sim = kt_simulator('--listen', '127.0.0.1:0', '--die-with-parent', '--seed', '1', '--key', 'sim-key');
 my $old = kt_cluster('old', conf => "autovacuum = off\n");

@@ -411,6 +411,7 @@ SELECT kridtech_restart_workers();
 SQL
 	my $set = 'SET default_transaction_read_only = off; SET statement_timeout = 0;';
 	my $id = $node->safe_psql('postgres', "$set SELECT kridtech_queue_call('$number')");
+	local $ENV{PGOPTIONS} = '-c statement_timeout=0 -c lock_timeout=0';    # nor what asks
 	is(final_state($id), 'placed', 'time-outs stored for the database do not reach the dialer');
 	$node->safe_psql('postgres', "$set ALTER DATABASE postgres RESET ALL");
 	is(verdict($id, $number), 'placed, K=1, works on', 'one call, one row');

@@ -26,7 +26,7 @@ my $node = kt_cluster(
 	conf  => server_conf(
 		$sim,
 		'autovacuum_naptime'               => "'1s'",
-		'kridtech.request_timeout'         => "'1s'",
+		'kridtech.request_timeout'         => $ENV{VALGRIND} ? "'10s'" : "'1s'",
 		'kridtech.max_concurrent_requests' => 20));
 server_start($node);
 kt_create_extension($node);

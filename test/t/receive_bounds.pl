@@ -149,12 +149,13 @@ $r->sql(q{ALTER DATABASE postgres RESET ALL});
 
 $r->set(synchronous_standby_names => 'ghost');
 my $session = kt_background($r->{node}, 'postgres', timeout => 600);
+my $waiting = 'FROM pg_stat_activity WHERE wait_event = \'SyncRep\' AND pid = ' . $session->pid;
 ok(
 	kt_wait(sub {
 		$session->send(q{SELECT pg_logical_emit_message(true, 'test', '')});
-		kt_wait(sub { !$session->busy || $r->sql(q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'}) });
+		kt_wait(sub { !$session->busy || $r->sql("SELECT count(*) $waiting") });
 		my $waits = $session->busy;
-		$r->sql(q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'}) if $waits;
+		$r->sql("SELECT pg_cancel_backend(pid) $waiting") if $waits;
 		$session->take;
 		return $waits;
 	}),

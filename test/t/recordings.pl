@@ -230,10 +230,14 @@ is(chunks($deleted), 0, 'deleting a row deletes the content');
 my $half = event($server->url('hold/2000000'));
 kt_wait(sub { chunks($half) > 1 }) or die 'nothing of it arrives';
 is($d->sql("SELECT kridtech_recording('$half') IS NULL"), 't', 'a recording is not to be had while it is half there');
-kill KILL => $d->dialer_pid;
-$d->forget_sessions;
-kt_wait(sub { eval { $d->sql('SELECT 1') } or do { $d->forget_sessions; 0 } }, 30) or die 'the server does not come back';
-$d->dials(undef, 30) or die 'no dialer';
+my $killed = $d->dialer_pid;
+kill KILL => $killed;
+# Until the postmaster has seen it, sessions are still answered, and then ended.
+kt_wait(sub {
+		my $back = eval { $d->health('dialer') eq 't|dialling' && $d->dialer_pid !~ /^(|$killed)$/ };
+		$d->forget_sessions if $@;
+		$back;
+	}, 60) or die 'the dialer does not come back';
 kt_wait(sub { (() = $server->requests('/hold/2000000')) == 2 }, 20);
 $server->go;
 $row = settled($half, 'fetched', 40);
@@ -345,7 +349,11 @@ my $done = kt_wait(
 ok($done, 'two recordings of 200 MB are fetched');
 is_deeply([ map { recording($_)->{bytes} } @large ], [ 200 * MB, 200 * MB + 1 ], 'whole');
 is($d->sql("SELECT sum(octet_length(data)) FROM kridtech.recording_chunks WHERE call_id = '$large[0]'"), 200 * MB, 'every byte of them');
-cmp_ok($most - $before, '<', 32 * 1024, 'the dialer takes less than 32 MB for them') or diag("$before kB, then $most kB");
+SKIP:
+{
+	skip 'a sanitizer keeps what was freed', 1 if $ENV{SANITIZE};
+	cmp_ok($most - $before, '<', 32 * 1024, 'the dialer takes less than 32 MB for them') or diag("$before kB, then $most kB");
+}
 @placed = sort { $a <=> $b } @placed;
 cmp_ok($placed[ @placed / 2 ], '<', 0.5, 'calls are placed meanwhile')
   or diag(join ' ', map { sprintf '%.3f', $_ } @placed);
