@@ -20,6 +20,7 @@
 #include "extension.h"
 #include "fmgr.h"
 #include "newrequest.h"
+#include "parser/parse_coerce.h"
 #include "shmem.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -62,6 +63,7 @@ typedef struct Meaning
 	Source *variables;
 	int nkeys; /* the primary key's columns; 0: none */
 	Source *keys;
+	FmgrInfo key_text; /* the cast to text of a key of one column, where its type has one */
 	TupleDesc key_row; /* of a key of several columns */
 	FmgrInfo record_out;
 	MemoryContext query; /* requests may wait for the statement's end; NULL: they may not */
@@ -206,6 +208,20 @@ set_variables(Meaning *meaning, TriggerData *data, MemoryContext context)
 
 /* ---- the primary key --------------------------------------------------------------------------------- */
 
+/*
+ * For a few types a cast to text is not what their output function prints: char(n) loses its blanks, a boolean is
+ * true, an inet has its /32. A user's own cast is left out: it might look for what this trigger queues.
+ */
+static void
+set_key_text(Meaning *meaning, Oid type, MemoryContext context)
+{
+	Oid function = InvalidOid;
+
+	if (find_coercion_pathway(TEXTOID, type, COERCION_EXPLICIT, &function) == COERCION_PATH_FUNC &&
+	    function < FirstNormalObjectId)
+		fmgr_info_cxt(function, &meaning->key_text, context);
+}
+
 static void
 set_keys_of_index(Meaning *meaning, Relation table, Form_pg_index index, MemoryContext context)
 {
@@ -217,7 +233,10 @@ set_keys_of_index(Meaning *meaning, Relation table, Form_pg_index index, MemoryC
 	for (i = 0; i < meaning->nkeys; i++)
 		set_source(&meaning->keys[i], TupleDescAttr(desc, index->indkey.values[i] - 1), context);
 	if (meaning->nkeys == 1)
+	{
+		set_key_text(meaning, TupleDescAttr(desc, meaning->keys[0].attnum - 1)->atttypid, context);
 		return;
+	}
 	meaning->key_row = CreateTemplateTupleDesc(meaning->nkeys);
 	for (i = 0; i < meaning->nkeys; i++)
 	{
@@ -457,7 +476,7 @@ variables_of(Meaning *meaning, TupleTableSlot *row)
 }
 
 /*
- * The primary key as text: one column as its type prints it, several as a row, (7,"x y"), which is what
+ * The primary key as text: one column as key::text gives it, several as a row, (7,"x y"), which is what
  * ROW(a, b)::text gives and, unlike any joining of them, can be told apart again. NULL without a key.
  */
 static Datum
@@ -478,6 +497,8 @@ reference_of(Meaning *meaning, TupleTableSlot *row)
 	{
 		if (nulls[0])
 			return (Datum) 0;
+		if (OidIsValid(meaning->key_text.fn_oid))
+			return FunctionCall1(&meaning->key_text, values[0]);
 		result = characters_of(&meaning->keys[0], values[0], &len);
 		return PointerGetDatum(cstring_to_text_with_len(result, len));
 	}

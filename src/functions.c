@@ -253,7 +253,7 @@ kridtech_calls(PG_FUNCTION_ARGS)
 	kt_extension_check();
 	request.status = status_argument(fcinfo, 0);
 	request.limit = limit_argument(fcinfo, 1);
-	kt_account_open(kt_argument_text(fcinfo, 2), &account);
+	kt_account_open(kt_argument_account(fcinfo, 2), &account);
 	InitMaterializedSRF(fcinfo, 0);
 
 	kt_client_perform(&request, &account, &answer);
@@ -277,7 +277,7 @@ kridtech_calls_total(PG_FUNCTION_ARGS)
 
 	kt_extension_check();
 	request.status = status_argument(fcinfo, 0);
-	kt_account_open(kt_argument_text(fcinfo, 1), &account);
+	kt_account_open(kt_argument_account(fcinfo, 1), &account);
 
 	kt_client_perform(&request, &account, &answer);
 	if (!kt_convert_int64(answer.fields.total, &total) || total < 0)

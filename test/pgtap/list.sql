@@ -1,6 +1,6 @@
 -- GET /api/calls: the documented list, and lists that are not.
 \ir lib/begin.sql
-SELECT plan(46);
+SELECT plan(48);
 
 CREATE FUNCTION test.list_is(body text) RETURNS void LANGUAGE sql AS $$
     SELECT test.next_answer('calls', jsonb_build_object('fault', 'body', 'status', 200, 'body', body))
@@ -54,4 +54,6 @@ SELECT is(kridtech_calls_total(), 4294967296, 'the total is a bigint');
 -- what is asked for
 SELECT kridtech_create_call('+15550100001'), pg_sleep(0.5) FROM generate_series(1, 3) \g /dev/null
 SELECT is((SELECT count(*) FROM kridtech_calls('completed', 2)), 2::bigint, 'status and limit reach the API');
+SELECT is(test.state_of('SELECT ' || list), '22023', 'an empty account is no account: ' || list)
+  FROM (VALUES ('kridtech_calls(account_id => '''')'), ('kridtech_calls_total(account_id => '''')')) AS v(list);
 SELECT * FROM finish();
