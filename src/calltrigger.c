@@ -13,6 +13,7 @@
 #include "access/transam.h"
 #include "arguments.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -272,8 +273,9 @@ set_keys(Meaning *meaning, Relation table, MemoryContext context)
 /*
  * Whether no other trigger that fires after the table's rows could look for what this one queues: then
  * requests may be gathered. A partitioned table may have one of its own. Built-in ones are foreign keys' and look
- * at their own tables, but where an UPDATE goes on to others, their triggers are fired. (tgisinternal would not
- * tell: before 15 a partition's copy of anybody's trigger is internal.)
+ * at their own tables, but where an UPDATE goes on to others, their triggers are fired; an UPDATE or MERGE of a
+ * table goes on to those that inherit from it, too. (tgisinternal would not tell: before 15 a partition's copy of
+ * anybody's trigger is internal.)
  */
 static bool
 is_alone(TriggerData *data)
@@ -282,7 +284,8 @@ is_alone(TriggerData *data)
 	bool for_update = TRIGGER_FOR_UPDATE(data->tg_trigger->tgtype);
 	int i;
 
-	if (data->tg_relation->rd_rel->relispartition)
+	if (data->tg_relation->rd_rel->relispartition || data->tg_relation->rd_rel->relhassubclass ||
+	    (for_update && has_superclass(RelationGetRelid(data->tg_relation))))
 		return false;
 	for (i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{

@@ -213,6 +213,24 @@ CREATE TABLE test.plain (id int PRIMARY KEY, phone text);
 CREATE TRIGGER call AFTER INSERT ON test.plain FOR EACH ROW EXECUTE FUNCTION kridtech_call_trigger('phone');
 WITH rows AS (INSERT INTO test.plain VALUES (1, '+14155550177') RETURNING id) INSERT INTO test.other SELECT id FROM rows;
 SELECT is((SELECT calls FROM test.seen), 11::bigint, 'a trigger of another table of the statement sees them too');
+-- an UPDATE goes on to the tables that inherit: the child's calls, looked for from above; the parent's, from below
+DROP TRIGGER look ON test.other;
+CREATE TABLE test.elder (id int PRIMARY KEY, phone text);
+CREATE TABLE test.heir (PRIMARY KEY (id)) INHERITS (test.elder);
+INSERT INTO test.elder VALUES (1, '+14155550177');
+INSERT INTO test.heir SELECT i, '+14155550177' FROM generate_series(2, 11) i;
+CREATE TRIGGER call AFTER UPDATE ON test.heir FOR EACH ROW EXECUTE FUNCTION kridtech_call_trigger('phone');
+CREATE TRIGGER look AFTER UPDATE ON test.elder FOR EACH STATEMENT EXECUTE FUNCTION test.look();
+DELETE FROM test.seen;
+UPDATE test.elder SET phone = phone;
+SELECT is((SELECT calls FROM test.seen), 21::bigint, 'a trigger of a parent sees the calls of those that inherit');
+DROP TRIGGER call ON test.heir;
+DROP TRIGGER look ON test.elder;
+CREATE TRIGGER call AFTER UPDATE ON test.elder FOR EACH ROW EXECUTE FUNCTION kridtech_call_trigger('phone');
+CREATE TRIGGER look AFTER UPDATE ON test.heir FOR EACH ROW WHEN (NEW.id = 2) EXECUTE FUNCTION test.look();
+DELETE FROM test.seen;
+UPDATE test.elder SET phone = phone;
+SELECT is((SELECT calls FROM test.seen), 22::bigint, 'and the other way round');
 ROLLBACK;
 
 -- rolled back
