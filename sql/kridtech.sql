@@ -4,6 +4,11 @@
  *
  * Nothing here says IF NOT EXISTS or OR REPLACE: an object of one of these names that is there already
  * is somebody else's, and must stop the installation.
+ *
+ * The schema the user picks may be one in which others create. So no function or operator here is left to
+ * be found by a near match: one of theirs with the very types would go before PostgreSQL's own, and run as
+ * whoever reads a view or writes a row. What needs a conversion of an argument, or takes any number of
+ * them, says pg_catalog or has its cast written out.
  */
 \echo Use "CREATE EXTENSION kridtech" to load this file. \quit
 
@@ -281,8 +286,8 @@ CREATE TABLE kridtech.recordings (
 	next_attempt_at timestamptz DEFAULT pg_catalog.clock_timestamp(),
 	received_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	CONSTRAINT recordings_whole_check
-		CHECK (CASE WHEN state = 'fetched' THEN num_nulls(bytes, sha256, fetched_at) = 0
-			ELSE num_nonnulls(content_type, bytes, sha256, fetched_at) = 0 END),
+		CHECK (CASE WHEN state = 'fetched' THEN pg_catalog.num_nulls(bytes, sha256, fetched_at) = 0
+			ELSE pg_catalog.num_nonnulls(content_type, bytes, sha256, fetched_at) = 0 END),
 	CONSTRAINT recordings_waiting_check CHECK ((state = 'waiting') = (next_attempt_at IS NOT NULL))
 );
 CREATE INDEX recordings_waiting_idx ON kridtech.recordings (next_attempt_at, call_id)
@@ -440,7 +445,7 @@ SELECT c.call_id, r.id AS request_id, r.reference, c.account_id, c.direction, c.
   FROM kridtech.calls AS c
   LEFT JOIN kridtech.call_requests AS r ON r.call_id = c.call_id
  WHERE c.call_status = 'completed'
-   AND least(c.synced_at, c.created_at + c.duration * interval '1 second')
+   AND least(c.synced_at, c.created_at + c.duration::double precision * interval '1 second')
 		< clock_timestamp() - coalesce(current_setting('kridtech.webhook_grace', true), '15min')::interval
    AND NOT EXISTS (SELECT FROM kridtech.webhook_events AS e WHERE e.call_id = c.call_id);
 COMMENT ON VIEW kridtech.missing_webhooks IS

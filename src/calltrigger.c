@@ -13,6 +13,7 @@
 #include "access/transam.h"
 #include "arguments.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "columnreader.h"
 #include "commands/trigger.h"
@@ -20,6 +21,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "newrequest.h"
+#include "parser/parse_coerce.h"
 #include "shmem.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -44,6 +46,7 @@ typedef struct Meaning
 	Source *variables;
 	int nkeys; /* the primary key's columns; 0: none */
 	Source *keys;
+	FmgrInfo key_text; /* the cast to text of a key of one column, where its type has one */
 	TupleDesc key_row; /* of a key of several columns */
 	FmgrInfo record_out;
 	MemoryContext query; /* requests may wait for the statement's end; NULL: they may not */
@@ -152,6 +155,20 @@ set_variables(Meaning *meaning, TriggerData *data, MemoryContext context)
 
 /* ---- the primary key --------------------------------------------------------------------------------- */
 
+/*
+ * For a few types a cast to text is not what their output function prints: char(n) loses its blanks, a boolean is
+ * true, an inet has its /32. A user's own cast is left out: it might look for what this trigger queues.
+ */
+static void
+set_key_text(Meaning *meaning, Oid type, MemoryContext context)
+{
+	Oid function = InvalidOid;
+
+	if (find_coercion_pathway(TEXTOID, type, COERCION_EXPLICIT, &function) == COERCION_PATH_FUNC &&
+	    function < FirstNormalObjectId)
+		fmgr_info_cxt(function, &meaning->key_text, context);
+}
+
 static void
 set_keys_of_index(Meaning *meaning, Relation table, Form_pg_index index, MemoryContext context)
 {
@@ -163,7 +180,10 @@ set_keys_of_index(Meaning *meaning, Relation table, Form_pg_index index, MemoryC
 	for (i = 0; i < meaning->nkeys; i++)
 		set_source(&meaning->keys[i], TupleDescAttr(desc, index->indkey.values[i] - 1), context);
 	if (meaning->nkeys == 1)
+	{
+		set_key_text(meaning, TupleDescAttr(desc, meaning->keys[0].attnum - 1)->atttypid, context);
 		return;
+	}
 	meaning->key_row = CreateTemplateTupleDesc(meaning->nkeys);
 	for (i = 0; i < meaning->nkeys; i++)
 	{
@@ -199,8 +219,9 @@ set_keys(Meaning *meaning, Relation table, MemoryContext context)
 /*
  * Whether no other trigger that fires after the table's rows could look for what this one queues: then
  * requests may be gathered. A partitioned table may have one of its own. Built-in ones are foreign keys' and look
- * at their own tables, but where an UPDATE goes on to others, their triggers are fired. (tgisinternal would not
- * tell: before 15 a partition's copy of anybody's trigger is internal.)
+ * at their own tables, but where an UPDATE goes on to others, their triggers are fired; an UPDATE or MERGE of a
+ * table goes on to those that inherit from it, too. (tgisinternal would not tell: before 15 a partition's copy of
+ * anybody's trigger is internal.)
  */
 static bool
 is_alone(TriggerData *data)
@@ -209,7 +230,8 @@ is_alone(TriggerData *data)
 	bool for_update = TRIGGER_FOR_UPDATE(data->tg_trigger->tgtype);
 	int i;
 
-	if (data->tg_relation->rd_rel->relispartition)
+	if (data->tg_relation->rd_rel->relispartition || data->tg_relation->rd_rel->relhassubclass ||
+	    (for_update && has_superclass(RelationGetRelid(data->tg_relation))))
 		return false;
 	for (i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
@@ -294,7 +316,7 @@ variables_of(Meaning *meaning, TupleTableSlot *row)
 }
 
 /*
- * The primary key as text: one column as its type prints it, several as a row, (7,"x y"), which is what
+ * The primary key as text: one column as key::text gives it, several as a row, (7,"x y"), which is what
  * ROW(a, b)::text gives and, unlike any joining of them, can be told apart again. NULL without a key.
  */
 static Datum
@@ -315,6 +337,8 @@ reference_of(Meaning *meaning, TupleTableSlot *row)
 	{
 		if (nulls[0])
 			return (Datum) 0;
+		if (OidIsValid(meaning->key_text.fn_oid))
+			return FunctionCall1(&meaning->key_text, values[0]);
 		result = kt_columnreader_characters(&meaning->keys[0].reader, values[0], &len);
 		return PointerGetDatum(cstring_to_text_with_len(result, len));
 	}

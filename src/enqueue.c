@@ -7,6 +7,7 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "arguments.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "compat.h"
 #include "commands/sequence.h"
@@ -99,19 +100,23 @@ typedef enum Guarded
 	NGUARDED
 } Guarded;
 
-static const char *const guarded_names[NGUARDED] = {
-	[GUARDED_STATE] = "state",
-	[GUARDED_ATTEMPTS] = "attempts",
-	[GUARDED_NEXT_ATTEMPT_AT] = "next_attempt_at",
-	[GUARDED_CALL_ID] = "call_id",
-	[GUARDED_CALL_STATUS] = "call_status",
-	[GUARDED_HTTP_STATUS] = "http_status",
-	[GUARDED_ERROR] = "error",
-	[GUARDED_CREATED_BY] = "created_by",
-	[GUARDED_CREATED_AT] = "created_at",
-	[GUARDED_FINISHED_AT] = "finished_at",
-	[GUARDED_NOT_BEFORE] = "not_before",
-	[GUARDED_PRIORITY] = "priority",
+static const struct
+{
+	const char *name;
+	Oid type;
+} guarded[NGUARDED] = {
+	[GUARDED_STATE] = {"state", TEXTOID},
+	[GUARDED_ATTEMPTS] = {"attempts", INT4OID},
+	[GUARDED_NEXT_ATTEMPT_AT] = {"next_attempt_at", TIMESTAMPTZOID},
+	[GUARDED_CALL_ID] = {"call_id", TEXTOID},
+	[GUARDED_CALL_STATUS] = {"call_status", TEXTOID},
+	[GUARDED_HTTP_STATUS] = {"http_status", INT4OID},
+	[GUARDED_ERROR] = {"error", TEXTOID},
+	[GUARDED_CREATED_BY] = {"created_by", NAMEOID},
+	[GUARDED_CREATED_AT] = {"created_at", TIMESTAMPTZOID},
+	[GUARDED_FINISHED_AT] = {"finished_at", TIMESTAMPTZOID},
+	[GUARDED_NOT_BEFORE] = {"not_before", TIMESTAMPTZOID},
+	[GUARDED_PRIORITY] = {"priority", INT4OID},
 };
 
 /* A new request's guarded columns; numbers are looked up once per statement. */
@@ -122,6 +127,26 @@ typedef struct GuardedRow
 	bool nulls[NGUARDED];
 } GuardedRow;
 
+/* The values are read as what they are declared to be, so an altered table is refused. */
+static void
+find_guarded(GuardedRow *row, TupleDesc desc)
+{
+	int i;
+
+	for (i = 0; i < NGUARDED; i++)
+	{
+		row->attnum[i] = SPI_fnumber(desc, guarded[i].name);
+		if (row->attnum[i] <= 0)
+			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
+			                errmsg("column \"%s\" of kridtech.call_requests does not exist",
+			                       guarded[i].name)));
+		if (getBaseType(SPI_gettypeid(desc, row->attnum[i])) != guarded[i].type)
+			ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
+			                errmsg("column \"%s\" of kridtech.call_requests must be of type %s",
+			                       guarded[i].name, format_type_be(guarded[i].type))));
+	}
+}
+
 static GuardedRow *
 read_guarded(FunctionCallInfo fcinfo, HeapTuple tuple, TupleDesc desc)
 {
@@ -131,11 +156,7 @@ read_guarded(FunctionCallInfo fcinfo, HeapTuple tuple, TupleDesc desc)
 	if (row == NULL)
 	{
 		row = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt, sizeof(GuardedRow));
-		for (i = 0; i < NGUARDED; i++)
-			if ((row->attnum[i] = SPI_fnumber(desc, guarded_names[i])) <= 0)
-				ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
-				                errmsg("column \"%s\" of kridtech.call_requests does not exist",
-				                       guarded_names[i])));
+		find_guarded(row, desc);
 		fcinfo->flinfo->fn_extra = row;
 	}
 	for (i = 0; i < NGUARDED; i++)
@@ -198,7 +219,7 @@ refuse_forgery(const GuardedRow *row)
 			        (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			         errmsg("column \"%s\" of a new call request may be given by the owner of "
 			                "kridtech.call_requests only",
-			                guarded_names[i]),
+			                guarded[i].name),
 			         errhint("Leave it to its default.")));
 }
 
@@ -228,6 +249,21 @@ number_anew(Relation table, HeapTuple tuple)
 	return heap_modify_tuple_by_cols(tuple, RelationGetDescr(table), 1, &attnum, &id, &isnull);
 }
 
+/* Also as a trigger of any other table: it would read that one's columns as those of this. */
+static void
+refuse_misuse(FunctionCallInfo fcinfo)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
+	    !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) || !TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ||
+	    (fcinfo->flinfo->fn_extra == NULL &&
+	     !kt_extension_is_table(trigger->tg_relation, "call_requests")))
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+		                errmsg("kridtech_check_request() must be fired BEFORE INSERT FOR EACH ROW "
+		                       "on kridtech.call_requests")));
+}
+
 /*
  * kridtech_check_request(): BEFORE INSERT FOR EACH ROW on kridtech.call_requests
  *
@@ -242,11 +278,7 @@ kridtech_check_request(PG_FUNCTION_ARGS)
 	TupleDesc desc;
 	HeapTuple tuple;
 
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
-	    !TRIGGER_FIRED_FOR_ROW(trigger->tg_event) || !TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
-		ereport(ERROR,
-		        (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-		         errmsg("kridtech_check_request() must be fired BEFORE INSERT FOR EACH ROW")));
+	refuse_misuse(fcinfo);
 	desc = RelationGetDescr(trigger->tg_relation);
 	tuple = trigger->tg_trigtuple;
 	row = read_guarded(fcinfo, tuple, desc);

@@ -103,6 +103,15 @@ kt_extension_table(const char *name)
 }
 
 bool
+kt_extension_is_table(Relation table, const char *name)
+{
+	Oid namespace = get_namespace_oid("kridtech", true);
+
+	return OidIsValid(namespace) && RelationGetNamespace(table) == namespace &&
+	       strcmp(RelationGetRelationName(table), name) == 0;
+}
+
+bool
 kt_extension_lock_at_once(const char *name, LOCKMODE mode)
 {
 	Oid namespace = get_namespace_oid("kridtech", true);

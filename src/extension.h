@@ -43,6 +43,9 @@ extern SPIPlanPtr kt_owner_plan(SPIPlanPtr *kept, const char *statement, int nar
 /* A table of the schema kridtech, opened with AccessShareLock; to be closed with table_close(). */
 extern Relation kt_extension_table(const char *name);
 
+/* Whether it is the table of that name in the schema kridtech. */
+extern bool kt_extension_is_table(Relation table, const char *name);
+
 /*
  * Takes that lock on a table of the schema kridtech until the transaction's end, if it is to be had without
  * waiting; false otherwise, and where there is no such table.

@@ -122,13 +122,31 @@ throw_taken_call_id(void)
 }
 
 /*
+ * The call is placed, whatever stops its record (a constraint or trigger of somebody's, a serialization
+ * failure): that error's own code would tell the caller, or a framework, to try again. Of its words only the
+ * message is kept: a detail shows the row, and with it the number.
+ */
+static void
+throw_incomplete_record(const char *call_id, const ErrorData *error)
+{
+	ereport(ERROR,
+	        (errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+	         errmsg("the Kridtech API placed call \"%s\", but it could not be recorded (%s)",
+	                call_id, kt_api_name(KT_ENDPOINT_CREATE_CALL)),
+	         errdetail("%s", error->message),
+	         errhint("The call is not taken back: look at it with kridtech_calls() before trying "
+	                 "again.")));
+}
+
+/*
  * Binds the call to its record. That the callId is taken shows at once, or, when a transaction beside this
- * one commits it first, as a unique violation: to the caller it is the same.
+ * one commits it first, as a unique violation: to the caller it is the same. A cancelling stays one.
  */
 static void
 complete_record(int64 id, Datum call_id, Datum call_status, const KtClientAnswer *answer)
 {
 	MemoryContext context = CurrentMemoryContext;
+	ErrorData *volatile error = NULL;
 	volatile bool taken = false;
 
 	PG_TRY();
@@ -138,15 +156,18 @@ complete_record(int64 id, Datum call_id, Datum call_status, const KtClientAnswer
 	}
 	PG_CATCH();
 	{
-		if (geterrcode() != ERRCODE_UNIQUE_VIOLATION)
+		if (geterrcode() == ERRCODE_QUERY_CANCELED)
 			PG_RE_THROW();
 		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
 		FlushErrorState();
-		taken = true;
 	}
 	PG_END_TRY();
-	if (taken)
-		throw_taken_call_id(); /* and nothing else: the transaction is broken */
+	/* Nothing but an error from here on: the transaction is broken. */
+	if (taken || (error != NULL && error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION))
+		throw_taken_call_id();
+	if (error != NULL)
+		throw_incomplete_record(TextDatumGetCString(call_id), error);
 }
 
 /*
@@ -253,7 +274,7 @@ kridtech_calls(PG_FUNCTION_ARGS)
 	kt_extension_check();
 	request.status = status_argument(fcinfo, 0);
 	request.limit = limit_argument(fcinfo, 1);
-	kt_account_open(kt_argument_text(fcinfo, 2), &account);
+	kt_account_open(kt_argument_account(fcinfo, 2), &account);
 	InitMaterializedSRF(fcinfo, 0);
 
 	kt_client_perform(&request, &account, &answer);
@@ -277,7 +298,7 @@ kridtech_calls_total(PG_FUNCTION_ARGS)
 
 	kt_extension_check();
 	request.status = status_argument(fcinfo, 0);
-	kt_account_open(kt_argument_text(fcinfo, 1), &account);
+	kt_account_open(kt_argument_account(fcinfo, 1), &account);
 
 	kt_client_perform(&request, &account, &answer);
 	if (!kt_convert_count(answer.fields.total, &total))

@@ -213,6 +213,24 @@ CREATE TABLE test.plain (id int PRIMARY KEY, phone text);
 CREATE TRIGGER call AFTER INSERT ON test.plain FOR EACH ROW EXECUTE FUNCTION kridtech_call_trigger('phone');
 WITH rows AS (INSERT INTO test.plain VALUES (1, '+14155550177') RETURNING id) INSERT INTO test.other SELECT id FROM rows;
 SELECT is((SELECT calls FROM test.seen), 11::bigint, 'a trigger of another table of the statement sees them too');
+-- an UPDATE goes on to the tables that inherit: the child's calls, looked for from above; the parent's, from below
+DROP TRIGGER look ON test.other;
+CREATE TABLE test.elder (id int PRIMARY KEY, phone text);
+CREATE TABLE test.heir (PRIMARY KEY (id)) INHERITS (test.elder);
+INSERT INTO test.elder VALUES (1, '+14155550177');
+INSERT INTO test.heir SELECT i, '+14155550177' FROM generate_series(2, 11) i;
+CREATE TRIGGER call AFTER UPDATE ON test.heir FOR EACH ROW EXECUTE FUNCTION kridtech_call_trigger('phone');
+CREATE TRIGGER look AFTER UPDATE ON test.elder FOR EACH STATEMENT EXECUTE FUNCTION test.look();
+DELETE FROM test.seen;
+UPDATE test.elder SET phone = phone;
+SELECT is((SELECT calls FROM test.seen), 21::bigint, 'a trigger of a parent sees the calls of those that inherit');
+DROP TRIGGER call ON test.heir;
+DROP TRIGGER look ON test.elder;
+CREATE TRIGGER call AFTER UPDATE ON test.elder FOR EACH ROW EXECUTE FUNCTION kridtech_call_trigger('phone');
+CREATE TRIGGER look AFTER UPDATE ON test.heir FOR EACH ROW WHEN (NEW.id = 2) EXECUTE FUNCTION test.look();
+DELETE FROM test.seen;
+UPDATE test.elder SET phone = phone;
+SELECT is((SELECT calls FROM test.seen), 22::bigint, 'and the other way round');
 ROLLBACK;
 
 -- rolled back
@@ -276,6 +294,7 @@ SELECT is(regexp_replace(test.queued_by('INSERT INTO test.outer VALUES (1, ''+14
 SELECT is(test.queued_by('WITH a AS (INSERT INTO test.leads VALUES (60001, ''a'', ''+14155550169'') RETURNING id) INSERT INTO test.later SELECT id, ''+14155550169'' FROM a'), '+14155550169 {"name": "a"} 60001', 'one statement on two tables');
 
 -- keys
+CREATE DOMAIN test.code AS char(4);
 CREATE FUNCTION test.key_of(definition text, value text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     result text;
@@ -290,7 +309,8 @@ END
 $$;
 SELECT is(test.key_of(definition, value), expected, 'a key of ' || definition)
   FROM (VALUES ('id bigint PRIMARY KEY', '7', '7'), ('id uuid PRIMARY KEY', '''6ba7b810-9dad-11d1-80b4-00c04fd430c8''', '6ba7b810-9dad-11d1-80b4-00c04fd430c8'), ('id text PRIMARY KEY', '''a, "b"''', 'a, "b"'),
-               ('id char(4) PRIMARY KEY', '''ab''', 'ab  '), ('id numeric PRIMARY KEY', '1.50', '1.50'), ('id date PRIMARY KEY', '''2026-01-02''', '2026-01-02'), ('id int', '7', 'NULL'), ('id int UNIQUE NOT NULL', '7', 'NULL'),
+               ('id char(4) PRIMARY KEY', '''ab''', 'ab'), ('id boolean PRIMARY KEY', 'true', 'true'), ('id inet PRIMARY KEY', '''10.0.0.1''', '10.0.0.1/32'), ('id test.code PRIMARY KEY', '''ab''', 'ab'), ('id "char" PRIMARY KEY', '''x''', 'x'),
+               ('id name PRIMARY KEY', '''x''', 'x'), ('id cidr PRIMARY KEY', '''10.0.0.0/8''', '10.0.0.0/8'), ('id numeric PRIMARY KEY', '1.50', '1.50'), ('id date PRIMARY KEY', '''2026-01-02''', '2026-01-02'), ('id int', '7', 'NULL'), ('id int UNIQUE NOT NULL', '7', 'NULL'),
                ('a int, b text, PRIMARY KEY (a, b)', '7, ''x y''', '(7,"x y")'), ('a int, b text, PRIMARY KEY (b, a)', '7, ''x,"y''', '("x,""y",7)'), ('a int, b int, id int PRIMARY KEY', '1, 2, 3', '3'),
                ('a int, b int, PRIMARY KEY (a) INCLUDE (b)', '1, 2', '1'), ('id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED', '7', '7')) AS v(definition, value, expected);
 SELECT is((SELECT count(*) FROM (VALUES (7, 'x y')) AS t(a, b) WHERE ROW(t.a, t.b)::text = '(7,"x y")'), 1::bigint, 'a key of several columns joins as ROW(...)::text');
@@ -306,6 +326,17 @@ SELECT is(test.queued_by('INSERT INTO test.parted VALUES (1, ''eu'', ''Ann'', ''
           '+14155550121 {"name": "Ann"} (eu,1); +14155550122 {"name": "Bob"} (us,2); +14155550123 {"name": "Cid"} (eu,3)', 'rows of all partitions, whatever the order of their columns');
 SELECT is(test.queued_by('UPDATE test.parted SET phone = ''+14155550124'' WHERE id = 2'), '+14155550124 {"name": "Bob"} (us,2)', 'an UPDATE in a partition');
 SELECT is(test.queued_by('INSERT INTO test.parted_us (id, region, phone) VALUES (9, ''us'', ''+14155550125'')'), '+14155550125 {"name": null} (us,9)', 'an INSERT into the partition itself');
+
+SELECT is(test.queued_by('UPDATE test.parted SET region = ''eu'' WHERE id = 2'), '+14155550124 {"name": "Bob"} (eu,2)', 'an UPDATE that moves a row is an INSERT into its new partition');
+DROP TRIGGER call ON test.parted;
+CREATE FUNCTION test.call_once() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM kridtech_queue_call(NEW.phone, reference => NEW.id::text, unique_key => 'parted ' || NEW.id);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER call AFTER INSERT ON test.parted FOR EACH ROW WHEN (NEW.phone IS NOT NULL) EXECUTE FUNCTION test.call_once();
+SELECT is(test.queued_by('INSERT INTO test.parted VALUES (11, ''eu'', ''Dan'', ''+14155550126''); UPDATE test.parted SET region = ''us'' WHERE id = 11'), '+14155550126 11', 'with a unique_key the moved row queues nothing');
 
 -- the table altered between two statements
 TRUNCATE test.leads;

@@ -294,6 +294,12 @@ SELECT is(test.state_of('INSERT INTO kridtech.call_requests (to_number, state, a
 SELECT is(concat_ws('|', state, created_by, created_at), 'placed|somebody|2001-01-01 00:00:00+00', 'which is kept as it was') FROM kridtech.call_requests WHERE call_id = 'loaded';
 SELECT is((test.ending_for('pgtap_q_inserter', statement)).state, '42501', 'INSERT gives no right to ' || statement) FROM (VALUES ('UPDATE kridtech.call_requests SET state = ''queued'''), ('DELETE FROM kridtech.call_requests')) AS v(statement);
 SELECT is(test.state_of('CREATE TABLE test.t (id int); CREATE TRIGGER t AFTER INSERT ON test.t FOR EACH ROW EXECUTE FUNCTION kridtech_check_request(); INSERT INTO test.t VALUES (1)'), '39P01', 'the table''s own trigger is nobody else''s');
+CREATE TABLE test.lookalike (LIKE kridtech.call_requests INCLUDING DEFAULTS);
+ALTER TABLE test.lookalike ALTER attempts DROP DEFAULT, ALTER attempts TYPE text;
+CREATE TRIGGER t BEFORE INSERT ON test.lookalike FOR EACH ROW EXECUTE FUNCTION kridtech_check_request();
+SELECT is(test.state_of('INSERT INTO test.lookalike (to_number, attempts) VALUES (''+14155550123'', repeat(''x'', 100))'), '39P01', 'nor of a table that looks like it');
+SELECT is(test.state_of('ALTER TABLE kridtech.call_requests DROP CONSTRAINT call_requests_attempts_check, ALTER attempts DROP DEFAULT, ALTER attempts TYPE text; INSERT INTO kridtech.call_requests (to_number, attempts) VALUES (''+14155550123'', ''0'')'),
+          '42804', 'a column that was given another type is refused');
 
 DROP OWNED BY pgtap_q_nobody, pgtap_q_caller, pgtap_q_inserter, pgtap_q_owner;
 DROP ROLE pgtap_q_nobody, pgtap_q_caller, pgtap_q_inserter, pgtap_q_owner;

@@ -1,6 +1,6 @@
 -- GET /api/calls: the documented list, and lists that are not.
 \ir lib/begin.sql
-SELECT plan(55);
+SELECT plan(57);
 
 CREATE FUNCTION test.list_is(body text) RETURNS void LANGUAGE sql AS $$
     SELECT test.next_answer('calls', jsonb_build_object('fault', 'body', 'status', 200, 'body', body))
@@ -61,4 +61,6 @@ SELECT is(kridtech_calls_total(), 120::bigint, 'however it is written');
 SELECT kridtech_create_call('+15550100001') FROM generate_series(1, 3) \g /dev/null
 SELECT test.await('SELECT count(*) FROM kridtech_calls(''completed'')', '3') \g /dev/null
 SELECT is((SELECT count(*) FROM kridtech_calls('completed', 2)), 2::bigint, 'status and limit reach the API');
+SELECT is(test.state_of('SELECT ' || list), '22023', 'an empty account is no account: ' || list)
+  FROM (VALUES ('kridtech_calls(account_id => '''')'), ('kridtech_calls_total(account_id => '''')')) AS v(list);
 SELECT * FROM finish();

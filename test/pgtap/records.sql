@@ -1,6 +1,6 @@
 -- What kridtech.call_requests holds of a call that was placed at once.
 \ir lib/begin.sql
-SELECT plan(22);
+SELECT plan(29);
 
 -- after success
 SELECT call_id, call_status FROM kridtech_create_call('+1 (415) 555-0100', '{"first_name": "James", "n": 1.50}') \gset
@@ -51,6 +51,31 @@ CREATE TRIGGER refuse BEFORE INSERT ON kridtech.call_requests FOR EACH ROW EXECU
 SELECT is(test.state_of('SELECT kridtech_create_call(''+14155550105'')'), '55000', 'a call whose record is suppressed by a trigger ends with 55000');
 DROP TRIGGER refuse ON kridtech.call_requests;
 SELECT is((test.simulator_says('k?toNumber=%2B14155550105') ->> 'k')::int, 0, 'and was not sent');
+
+-- a table that refuses the record's end, when the call is placed: an error that nobody takes for one to be tried again
+CREATE FUNCTION test.raise() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'in the way' USING ERRCODE = TG_ARGV[0]; END $$;
+CREATE FUNCTION test.ending_raising(state text) RETURNS test.ending LANGUAGE plpgsql AS $$
+DECLARE
+    e test.ending;
+BEGIN
+    EXECUTE format('CREATE TRIGGER refuse BEFORE UPDATE ON kridtech.call_requests FOR EACH ROW EXECUTE FUNCTION test.raise(%L)', state);
+    e := test.ending_of('SELECT kridtech_create_call(''+14155550107'')');
+    DROP TRIGGER refuse ON kridtech.call_requests;
+    RETURN e;
+EXCEPTION WHEN query_canceled THEN
+    e.state := SQLSTATE;
+    RETURN e;
+END
+$$;
+SELECT is(concat_ws(' ', e.state, e.detail), '08007 in the way', 'the call is placed, its record raises ' || raised) FROM (VALUES ('40001'), ('P0001')) v(raised), test.ending_raising(raised) e;
+SELECT is((test.ending_raising('57014')).state, '57014', 'a cancelling stays one');
+ALTER TABLE kridtech.call_requests ADD CONSTRAINT mine CHECK (call_status <> 'registered') NOT VALID;
+SELECT test.ending_of('SELECT kridtech_create_call(''+14155550107'')') AS e \gset
+ALTER TABLE kridtech.call_requests DROP CONSTRAINT mine;
+SELECT is((:'e'::test.ending).state, '08007', 'and so when a constraint refuses the record');
+SELECT alike((:'e'::test.ending).detail, '%constraint "mine"%', 'which is named');
+SELECT unalike(concat((:'e'::test.ending).message, (:'e'::test.ending).detail, (:'e'::test.ending).hint), '%4155550107%', 'but not the number');
+SELECT alike((:'e'::test.ending).message, '%"' || (test.simulator_says('ledger?toNumber=%2B14155550107') -> -1 ->> 'callId') || '"%', 'the call is named');
 
 -- of several calls in one statement each is its own
 SELECT is((SELECT count(DISTINCT call_id) FROM generate_series(1, 5) i, LATERAL kridtech_create_call('+1415555020' || i)), 5::bigint, 'five calls in one statement are five calls');
