@@ -239,16 +239,12 @@ receiver_pid()
 	worker_pid receiver
 }
 
+# Memory of a process's own. The file is read at once: it changes from one read() to the next.
 own_kb()
 {
-	local name kb rest
-	while read -r name kb rest; do
-		if [ "$name" = RssAnon: ]; then
-			printf '%s' "$kb"
-			return
-		fi
-	done <"/proc/$1/status"
-	return 1
+	local status
+	status=$(<"/proc/$1/status") || return 1
+	[[ $status =~ RssAnon:[[:space:]]+([0-9]+) ]] && printf '%s' "${BASH_REMATCH[1]}"
 }
 
 # receiver_serves SCHEME: waits until it answers so.

@@ -47,8 +47,11 @@
 /* libcurl's own time-outs are set out of the way: http.c keeps the deadlines. */
 #define NEVER_MS (24L * 3600 * 1000)
 
-/* Memory kept in an idle transfer's answer buffer. */
-#define KEEP_ANSWER_BYTES (32 * 1024)
+/*
+ * Memory kept in an idle transfer's answer buffer: enough for a create-call's. Each list goes through whichever transfer
+ * is idle, so of a thousand transfers each would come to hold a list's some day.
+ */
+#define KEEP_ANSWER_BYTES 4096
 
 /* ---- callbacks: inside libcurl, no exit but return ------------------------------------------------ */
 

@@ -105,19 +105,16 @@ answer_all_at_once(Server *server, int fd, int nth)
 		(void) read_request(server, fds[i]);
 	for (i = 0; i < CONCURRENT; i++)
 	{
-		send_text(fds[i], OK_ANSWER);
+		send_text(fds[i], server->text != NULL ? server->text : OK_ANSWER);
 		close(fds[i]);
 	}
 }
 
 static void
-a_thousand_transfers_run_at_once(void **state)
+run_all_at_once(Client *client)
 {
-	Server *server = start(answer_all_at_once);
-	Client *client = client_of(server);
 	int i;
 
-	(void) state;
 	for (i = 0; i < CONCURRENT; i++)
 		submit(client);
 	assert_int_equal(kt_http_active(client->http), CONCURRENT);
@@ -131,7 +128,40 @@ a_thousand_transfers_run_at_once(void **state)
 		kt_http_release(client->http, transfer);
 	}
 	assert_int_equal(kt_http_active(client->http), 0);
-	assert_int_equal(atomic_load(&server->requests), CONCURRENT);
+}
+
+static void
+a_thousand_transfers_run_at_once(void **state)
+{
+	Server *server = start(answer_all_at_once);
+	Client *client = client_of(server);
+
+	(void) state;
+	run_all_at_once(client);
+	client_free(client);
+	assert_int_equal(stop_server(server), CONCURRENT);
+}
+
+/* A list's answer is large, and any of the idle transfers may be the one that asks for it. */
+static void
+a_transfer_does_not_keep_the_memory_of_a_large_answer(void **state)
+{
+	char text[30100];
+	Server *server;
+	Client *client;
+	size_t small;
+
+	(void) state;
+	server = start(answer_all_at_once);
+	client = client_of(server);
+	run_all_at_once(client);
+	small = heap_in_use();
+	stop_server(server);
+	snprintf(text, sizeof(text), "HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n%030000d", 0);
+	server = start_with_text(answer_all_at_once, text);
+	snprintf(client->url, sizeof(client->url), "http://127.0.0.1:%d/api/calls", server->port);
+	run_all_at_once(client);
+	assert_true(heap_in_use() < small + CONCURRENT * 1000);
 	client_free(client);
 	stop_server(server);
 }
@@ -224,6 +254,7 @@ main(void)
 		http_test(without_loopback_only_another_address_is_tried),
 		http_test(no_socket_is_left_to_a_child),
 		http_test(a_thousand_transfers_run_at_once),
+		http_test(a_transfer_does_not_keep_the_memory_of_a_large_answer),
 		http_test(a_thousand_time_outs_end_in_one_step),
 		http_test(memory_is_flat_over_twenty_thousand_transfers),
 		http_test(memory_is_flat_over_transfers_that_fail),
