@@ -21,22 +21,6 @@
 #define REPLAN_AT 100
 #define REPLAN_US INT64CONST(60000000)
 
-/*
- * A request is not claimed while an earlier flight of it is in the air, whatever somebody has written into its row:
- * the results of the two could not be told apart, and that of the first could send it a third time.
- */
-static int
-without_those_in_air(const KtAir *air, int64 *ids, int n)
-{
-	int kept = 0;
-	int i;
-
-	for (i = 0; i < n; i++)
-		if (!kt_air_has(air, ids[i]))
-			ids[kept++] = ids[i];
-	return kept;
-}
-
 /* Claims up to so many requests and makes flights of them. In a unit of work. */
 static void
 claim(KtTurn *turn, int want)
@@ -45,7 +29,7 @@ claim(KtTurn *turn, int want)
 	int64 *ids = palloc(want * sizeof(int64));
 	const char **refs = NULL;
 	KtClaim *claims = palloc(want * sizeof(KtClaim));
-	int n = without_those_in_air(&d->air, ids, kt_stock_pick(&d->stock, &d->gates, want, ids));
+	int n = kt_air_without_flying(&d->air, ids, kt_stock_pick(&d->stock, &d->gates, want, ids));
 	int picked = n;
 	int i;
 

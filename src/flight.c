@@ -70,15 +70,31 @@ kt_air_batch(const KtAir *air)
 	                                                                      : LARGE_BATCH;
 }
 
-bool
-kt_air_has(const KtAir *air, int64 id)
+static int
+compare_ids(const void *a, const void *b)
 {
+	int64 left = *(const int64 *) a;
+	int64 right = *(const int64 *) b;
+
+	return (left > right) - (left < right);
+}
+
+int
+kt_air_without_flying(const KtAir *air, int64 *ids, int n)
+{
+	int64 *flying = palloc(Max(air->taken, 1) * sizeof(int64));
+	int nflying = 0;
+	int kept = 0;
 	int i;
 
-	for (i = 0; i < air->size; i++)
-		if (air->flights[i].taken && air->flights[i].id == id)
-			return true;
-	return false;
+	for (i = 0; i < air->size && nflying < air->taken; i++)
+		if (air->flights[i].taken)
+			flying[nflying++] = air->flights[i].id;
+	qsort(flying, nflying, sizeof(int64), compare_ids);
+	for (i = 0; i < n; i++)
+		if (bsearch(&ids[i], flying, nflying, sizeof(int64), compare_ids) == NULL)
+			ids[kept++] = ids[i];
+	return kept;
 }
 
 /* ---- beginning and end ------------------------------------------------------------------------------- */

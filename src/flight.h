@@ -72,8 +72,12 @@ extern int kt_air_free_places(const KtAir *air);
 /* How many flights one turn should deal with at most. */
 extern int kt_air_batch(const KtAir *air);
 
-/* Whether a request is in the air already. */
-extern bool kt_air_has(const KtAir *air, int64 id);
+/*
+ * Leaves those of n requests that have no flight in the air, in their order, and returns how many. One that has is not
+ * claimed, whatever somebody has written into its row: the results of the two flights could not be told apart, and that
+ * of the first could send it a third time.
+ */
+extern int kt_air_without_flying(const KtAir *air, int64 *ids, int n);
 
 /* Makes a flight of a claim, its request ready to be sent. Throws what kt_api_build() throws. */
 extern KtFlight *kt_air_board(KtAir *air, const KtClaim *claim);
