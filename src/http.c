@@ -33,6 +33,14 @@
 #error "floor 0 knows nothing of PostgreSQL"
 #endif
 
+/*
+ * Memory kept in an idle transfer's answer buffer: a list's where there are few transfers. Each list goes through
+ * whichever is idle, so of many each would come to hold one some day; they keep enough for a create-call's answer.
+ */
+#define FEW_CONNECTIONS 8
+#define KEEP_LIST (32 * 1024)
+#define KEEP_ANSWER 4096
+
 /* Stuck resolver threads that are borne before new transfers are refused. */
 #define MAX_PARKED 256
 
@@ -42,6 +50,7 @@ struct KtHttp
 	KtSockets sockets;
 	int64_t timer;  /* when libcurl wants to be called, -1 for never */
 	uint64_t turns; /* how often kt_http_step() ran: only there libcurl begins a transfer */
+	size_t keep;    /* bytes of an idle transfer's answer buffer */
 	int active;     /* owned transfers */
 	int parked;     /* in the multi handle, owned by nobody or already reported */
 	KtHttpTransfer *by_deadline_head;
@@ -187,7 +196,7 @@ recycle(KtHttp *http, KtHttpTransfer *t)
 {
 	if (t->owned || t->in_multi)
 		return;
-	kt_transfer_forget(t);
+	kt_transfer_forget(t, http->keep);
 	if (t->curl_code != CURLE_OK)
 	{
 		kt_transfer_free(t);
@@ -448,12 +457,12 @@ kt_http_create(int max_connections)
 	    curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http) != CURLM_OK ||
 	    curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, on_timer) != CURLM_OK ||
 	    curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http) != CURLM_OK ||
-	    curl_multi_setopt(http->multi, CURLMOPT_PIPELINING, (long) CURLPIPE_NOTHING) != CURLM_OK ||
-	    curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, (long) max_connections) != CURLM_OK)
+	    curl_multi_setopt(http->multi, CURLMOPT_PIPELINING, (long) CURLPIPE_NOTHING) != CURLM_OK)
 	{
 		kt_http_destroy(http);
 		return NULL;
 	}
+	kt_http_keep(http, max_connections);
 	return http;
 }
 
@@ -480,6 +489,7 @@ kt_http_destroy(KtHttp *http)
 void
 kt_http_keep(KtHttp *http, int max_connections)
 {
+	http->keep = max_connections <= FEW_CONNECTIONS ? KEEP_LIST : KEEP_ANSWER;
 	curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, (long) max_connections);
 }
 

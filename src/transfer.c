@@ -47,12 +47,6 @@
 /* libcurl's own time-outs are set out of the way: http.c keeps the deadlines. */
 #define NEVER_MS (24L * 3600 * 1000)
 
-/*
- * Memory kept in an idle transfer's answer buffer: enough for a create-call's. Each list goes through whichever transfer
- * is idle, so of a thousand transfers each would come to hold a list's some day.
- */
-#define KEEP_ANSWER_BYTES 4096
-
 /* ---- callbacks: inside libcurl, no exit but return ------------------------------------------------ */
 
 /*
@@ -348,7 +342,7 @@ needs_fresh_connection(const KtHttpRequest *request)
 bool
 kt_transfer_prepare(KtHttpTransfer *t, const KtHttpRequest *request)
 {
-	kt_buf_reset(&t->answer, KEEP_ANSWER_BYTES);
+	kt_buf_reset(&t->answer, SIZE_MAX);
 	t->answer.max = request->max_answer;
 	t->body_len = t->body_taken = 0;
 	kt_answerhead_reset(&t->head);
@@ -368,10 +362,10 @@ kt_transfer_prepare(KtHttpTransfer *t, const KtHttpRequest *request)
 }
 
 void
-kt_transfer_forget(KtHttpTransfer *t)
+kt_transfer_forget(KtHttpTransfer *t, size_t keep)
 {
 	forget_request(t);
-	kt_buf_reset(&t->answer, KEEP_ANSWER_BYTES);
+	kt_buf_reset(&t->answer, keep);
 }
 
 /* ---- what has come of it: until it has begun, libcurl's figures are those of the transfer before -------- */

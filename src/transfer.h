@@ -64,8 +64,8 @@ extern bool kt_transfer_trusts(const KtHttpTransfer *t, const char *ca_file);
 /* Sets the handle for a request. False when memory is out or the URL is unusable. */
 extern bool kt_transfer_prepare(KtHttpTransfer *t, const KtHttpRequest *request);
 
-/* Forgets the request and its answer; the handle stays for the next one. */
-extern void kt_transfer_forget(KtHttpTransfer *t);
+/* Forgets the request and its answer; the handle stays for the next one, and at most keep bytes for its answer. */
+extern void kt_transfer_forget(KtHttpTransfer *t, size_t keep);
 
 /* True while a resolver thread may work for it: it has begun, and libcurl does not know the address yet. */
 extern bool kt_transfer_resolving(KtHttpTransfer *t);

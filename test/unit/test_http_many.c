@@ -154,6 +154,7 @@ a_transfer_does_not_keep_the_memory_of_a_large_answer(void **state)
 	(void) state;
 	server = start(answer_all_at_once);
 	client = client_of(server);
+	kt_http_keep(client->http, CONCURRENT);
 	run_all_at_once(client);
 	small = heap_in_use();
 	stop_server(server);
