@@ -25,6 +25,9 @@ static const char record_placed[] =
 	" finished_at = pg_catalog.clock_timestamp() WHERE r.id = $1 AND NOT EXISTS"
 	" (SELECT FROM kridtech.call_requests AS other WHERE other.call_id = $2)";
 
+static const char find_holder[] =
+	"SELECT FROM kridtech.call_requests AS other WHERE other.call_id = $1";
+
 int64
 kt_callrecord_begin(const char *account_id, const char *to_number, Datum dynamic_variables,
                     bool has_variables)
@@ -58,6 +61,18 @@ kt_callrecord_begin(const char *account_id, const char *to_number, Datum dynamic
 	return id;
 }
 
+static bool
+is_taken(Datum call_id)
+{
+	static SPIPlanPtr kept = NULL;
+	Oid types[] = {TEXTOID};
+
+	if (SPI_execute_plan(kt_owner_plan(&kept, find_holder, lengthof(types), types), &call_id, NULL,
+	                     false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read kridtech.call_requests");
+	return SPI_processed > 0;
+}
+
 bool
 kt_callrecord_placed(int64 id, Datum call_id, Datum call_status, int http_status, bool flagged)
 {
@@ -79,6 +94,9 @@ kt_callrecord_placed(int64 id, Datum call_id, Datum call_status, int http_status
 	if (SPI_execute_plan(plan, values, nulls, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not update kridtech.call_requests");
 	recorded = SPI_processed == 1;
+	if (!recorded && !is_taken(call_id))
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		                errmsg("a trigger or rule on kridtech.call_requests suppressed the row")));
 	kt_owner_end(&owner);
 	return recorded;
 }

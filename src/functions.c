@@ -138,6 +138,15 @@ throw_incomplete_record(const char *call_id, const ErrorData *error)
 	                 "again.")));
 }
 
+/* Whether it is the index on call_id that refused the record: any other unique violation says nothing of the callId. */
+static bool
+is_of_call_id(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION && error->schema_name != NULL &&
+	       strcmp(error->schema_name, "kridtech") == 0 && error->constraint_name != NULL &&
+	       strcmp(error->constraint_name, "call_requests_call_id_key") == 0;
+}
+
 /*
  * Binds the call to its record. That the callId is taken shows at once, or, when a transaction beside this
  * one commits it first, as a unique violation: to the caller it is the same. A cancelling stays one.
@@ -164,7 +173,7 @@ complete_record(int64 id, Datum call_id, Datum call_status, const KtClientAnswer
 	}
 	PG_END_TRY();
 	/* Nothing but an error from here on: the transaction is broken. */
-	if (taken || (error != NULL && error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION))
+	if (taken || (error != NULL && is_of_call_id(error)))
 		throw_taken_call_id();
 	if (error != NULL)
 		throw_incomplete_record(TextDatumGetCString(call_id), error);

@@ -165,6 +165,8 @@ may_be_of(const KtMatchList *list, const KtMatchCall *call, const KtMatchAttempt
 
 	if (call->bound)
 		return NO;
+	if (call->account_id == NULL && list->shared)
+		answer = MAYBE;
 	if (call->account_id != NULL && strcmp(call->account_id, attempt->account_id) != 0)
 		return NO;
 	if (!has_time(call))

@@ -39,7 +39,8 @@ typedef struct KtMatchList
 {
 	const KtMatchCall *calls; /* those of the list first, in its order */
 	int ncalls;
-	bool whole;      /* asked for without a filter, and it holds every call there is */
+	bool whole;  /* asked for without a filter, and it holds every call there is */
+	bool shared; /* asked for with a key that may be another account's: a call must name its own */
 	int64_t read_at; /* our clock when it was asked for */
 	/* The API's clock minus ours lies between these; has_skew is false when there was no Date header. */
 	bool has_skew;

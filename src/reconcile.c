@@ -215,6 +215,23 @@ take_row(KtMatchCall *call, const KtMirrorCall *row)
 	call->listed = true;
 }
 
+static KtStatement own_key = {"SELECT FROM kridtech.accounts AS a WHERE a.account_id = $1",
+                              SPI_OK_SELECT,
+                              {TEXTOID, InvalidOid},
+                              NULL};
+
+/*
+ * Whether the list was asked for with the default key, though the account is not the default one: it was when its
+ * requests were sent, say, and the key may be the new one's.
+ */
+static bool
+has_shared_key(const char *account_id)
+{
+	Datum values[] = {CStringGetTextDatum(account_id)};
+
+	return strcmp(account_id, kt_account_id) != 0 && kt_statement_run(&own_key, values, NULL) == 0;
+}
+
 static KtParameter
 text_parameter(const char *text)
 {
@@ -280,6 +297,7 @@ load_calls(Case *c)
 	c->list.calls = c->calls;
 	c->list.ncalls = n;
 	c->list.whole = read->whole;
+	c->list.shared = has_shared_key(c->account_id);
 	c->list.read_at = read->read_at;
 	c->list.has_skew = read->has_skew;
 	c->list.skew_low = read->skew_low;

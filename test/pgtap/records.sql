@@ -1,6 +1,6 @@
 -- What kridtech.call_requests holds of a call that was placed at once.
 \ir lib/begin.sql
-SELECT plan(29);
+SELECT plan(32);
 
 -- after success
 SELECT call_id, call_status FROM kridtech_create_call('+1 (415) 555-0100', '{"first_name": "James", "n": 1.50}') \gset
@@ -67,8 +67,13 @@ EXCEPTION WHEN query_canceled THEN
     RETURN e;
 END
 $$;
-SELECT is(concat_ws(' ', e.state, e.detail), '08007 in the way', 'the call is placed, its record raises ' || raised) FROM (VALUES ('40001'), ('P0001')) v(raised), test.ending_raising(raised) e;
+SELECT is(concat_ws(' ', e.state, e.detail), '08007 in the way', 'the call is placed, its record raises ' || raised) FROM (VALUES ('40001'), ('P0001'), ('23505')) v(raised), test.ending_raising(raised) e;
 SELECT is((test.ending_raising('57014')).state, '57014', 'a cancelling stays one');
+CREATE TRIGGER refuse BEFORE UPDATE ON kridtech.call_requests FOR EACH ROW EXECUTE FUNCTION test.refuse();
+SELECT test.ending_of('SELECT kridtech_create_call(''+14155550107'')') AS e \gset
+DROP TRIGGER refuse ON kridtech.call_requests;
+SELECT is(concat_ws(' ', (:'e'::test.ending).state, (:'e'::test.ending).detail), '08007 a trigger or rule on kridtech.call_requests suppressed the row', 'so it is when a trigger suppresses the record');
+SELECT alike((:'e'::test.ending).message, '%placed call "' || (test.simulator_says('ledger?toNumber=%2B14155550107') -> -1 ->> 'callId') || '"%', 'and the call is named, not said to be another''s');
 ALTER TABLE kridtech.call_requests ADD CONSTRAINT mine CHECK (call_status <> 'registered') NOT VALID;
 SELECT test.ending_of('SELECT kridtech_create_call(''+14155550107'')') AS e \gset
 ALTER TABLE kridtech.call_requests DROP CONSTRAINT mine;

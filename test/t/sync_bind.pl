@@ -155,6 +155,15 @@ $d->set('kridtech.account_id' => 'acct-2');
 $d->no_scenarios;
 $d->becomes($first_s, 'placed', 'one that was sent with the first account is bound to its call', 20);
 noted($not_placed, qr/list: no call to the number is listed for the time$/, 'one is not bound to a call of the second');
+$gone->('+4930000016');
+my $nobodys = $d->queue('+4930000016', account_id => 'acct-7');
+$d->becomes($nobodys, 'unknown', 'a request of an account is unknown that is not the default one and has no key of its own');
+my $unnamed = '{"callId":"whose","direction":"outbound","toNumber":"+4930000016","createdAt":"NOW"}';
+list_is($nobodys, $unnamed, ',"total":1');
+noted($nobodys, qr/list: calls are listed that may or may not be this one: whose$/, 'a call of no account, in the list of a key that may be another account\'s, is not relied on');
+$d->sql("INSERT INTO kridtech.accounts VALUES ('acct-7', '$d->{key_file}')");
+$d->becomes($nobodys, 'placed', 'in the list of its own key it is', 20);
+$d->no_scenarios;
 $d->reset('kridtech.account_id');
 
 # ---- a list that comes late ------------------------------------------------------------------------------------------------

@@ -32,7 +32,12 @@ call_at(const char *id, int64_t created_at)
 static KtMatchList
 list_of(const KtMatchCall *calls, int n)
 {
-	return (KtMatchList){calls, n, true, NOON + 60 * MINUTE, true, 0, SECOND};
+	return (KtMatchList){.calls = calls,
+	                     .ncalls = n,
+	                     .whole = true,
+	                     .read_at = NOON + 60 * MINUTE,
+	                     .has_skew = true,
+	                     .skew_high = SECOND};
 }
 
 static KtMatchVerdict
@@ -90,6 +95,21 @@ a_second_call_in_the_zone_leaves_it_open(void **state)
 	assert_int_equal(verdict_on(list_of(calls, 2)), KT_MATCH_SEVERAL);
 	calls[0].bound = true;
 	assert_int_equal(verdict_on(list_of(calls, 2)), KT_MATCH_ONE);
+}
+
+static void
+with_a_key_that_may_be_anothers_a_call_must_name_its_account(void **state)
+{
+	KtMatchCall calls[] = {call_at("a", NOON + SECOND)};
+	KtMatchList list = list_of(calls, 1);
+
+	(void) state;
+	calls[0].account_id = NULL;
+	assert_int_equal(verdict_on(list), KT_MATCH_ONE);
+	list.shared = true;
+	assert_int_equal(verdict_on(list), KT_MATCH_UNCLEAR);
+	calls[0].account_id = attempt_at_noon().account_id;
+	assert_int_equal(verdict_on(list), KT_MATCH_ONE);
 }
 
 static void
@@ -641,6 +661,7 @@ main(void)
 		cmocka_unit_test(one_call_of_its_time_is_its_call),
 		cmocka_unit_test(the_window_is_the_attempt_and_a_margin),
 		cmocka_unit_test(a_second_call_in_the_zone_leaves_it_open),
+		cmocka_unit_test(with_a_key_that_may_be_anothers_a_call_must_name_its_account),
 		cmocka_unit_test(nothing_is_said_before_it_has_settled),
 		cmocka_unit_test(the_list_must_cover_the_zone),
 		cmocka_unit_test(the_api_s_clock_must_be_known),
