@@ -44,7 +44,7 @@ a_folded_line_is_refused_wherever_it_stands(void **state)
 
 	(void) state;
 	begin_server(&options);
-	for (pad = 1; pad < KT_HTTPD_POOL; pad++)
+	for (pad = 1; pad < LONGEST; pad++)
 	{
 		Client *client = connect_plain();
 
