@@ -19,6 +19,7 @@
 #include "common/hashfn.h"
 #include "extension.h"
 #include "compat.h"
+#include "inserted.h"
 #include "kept.h"
 #include "newevent.h"
 #include "settings.h"
@@ -103,14 +104,6 @@ static KtStatement find_events = {
 	{TEXTARRAYOID},
 	NULL};
 
-/* Which of these bodies are those of these events. */
-static KtStatement find_renamed = {
-	"SELECT v.n, e.verified_by, e.request_id FROM unnest($1) WITH ORDINALITY AS v (raw, n)"
-	" JOIN kridtech.webhook_events AS e ON e.call_id = ANY ($2) AND e.raw = v.raw",
-	SPI_OK_SELECT,
-	{BYTEAARRAYOID, TEXTARRAYOID},
-	NULL};
-
 static bool
 is_full(void)
 {
@@ -129,58 +122,16 @@ become_event(KtNewEvent *item, const char *verified_by, int64 request_id)
 		kt_events_bind_soon(request_id);
 }
 
-/* One column of the parameters. */
-static Datum
-array_of(KtNewEvent **items, int n, int column)
+/* Marks what the INSERT returned. */
+static void
+take_inserted(KtNewEvent **items, int n, int rows)
 {
-	KtParameter *elements = palloc(n * sizeof(KtParameter));
+	KtInserted *inserted = kt_inserted_read(items, n, rows);
 	int i;
 
-	for (i = 0; i < n; i++)
-		elements[i] = items[i]->parameters[column];
-	return kt_statement_array(kt_event_types[column], elements, n);
-}
-
-/*
- * A BEFORE trigger may give an event another call_id. It is its delivery's event all the same: else that were kept, and
- * each new try at it would make one more.
- */
-static void
-take_renamed(KtNewEvent **items, int n, const KtParameter *call_ids, int ncall_ids)
-{
-	Datum values[] = {array_of(items, n, KT_P_RAW),
-	                  kt_statement_array(TEXTOID, call_ids, ncall_ids)};
-	uint64 rows = kt_statement_run(&find_renamed, values, NULL);
-	uint64 i;
-
 	for (i = 0; i < rows; i++)
-		become_event(items[kt_statement_int64(i, 1) - 1], kt_statement_text(i, 2),
-		             kt_statement_int64(i, 3));
-}
-
-/* Marks what the INSERT returned. Rows come back in their order, so the search is short. */
-static void
-take_inserted(KtNewEvent **items, int n, uint64 rows)
-{
-	KtParameter *renamed = palloc(n * sizeof(KtParameter));
-	int nrenamed = 0;
-	int next = 0;
-	uint64 i;
-
-	for (i = 0; i < rows; i++)
-	{
-		const char *call_id = kt_statement_text(i, 1);
-		int tries;
-
-		for (tries = 0; tries < n && strcmp(items[next]->call_id, call_id) != 0; tries++)
-			next = (next + 1) % n;
-		if (tries < n)
-			become_event(items[next], kt_statement_text(i, 2), kt_statement_int64(i, 3));
-		else
-			renamed[nrenamed++] = (KtParameter){CStringGetTextDatum(call_id), false};
-	}
-	if (nrenamed > 0)
-		take_renamed(items, n, renamed, nrenamed);
+		if (inserted[i].item >= 0)
+			become_event(items[inserted[i].item], inserted[i].verified_by, inserted[i].request_id);
 }
 
 /* Inserts items, whose call_ids differ. */
@@ -194,7 +145,7 @@ insert(KtNewEvent **items, int n)
 	memset(nulls, ' ', sizeof(nulls));
 	for (i = 0; i < KT_NPARAMETERS; i++)
 		if (n > 1)
-			values[i] = array_of(items, n, i);
+			values[i] = kt_newevent_array(items, n, i);
 		else
 		{
 			values[i] = items[0]->parameters[i].value;
@@ -202,7 +153,7 @@ insert(KtNewEvent **items, int n)
 		}
 	values[KT_NPARAMETERS] = BoolGetDatum(!is_full());
 	take_inserted(items, n,
-	              kt_statement_run(n > 1 ? &insert_events : &insert_event, values, nulls));
+	              (int) kt_statement_run(n > 1 ? &insert_events : &insert_event, values, nulls));
 }
 
 /* Sets as for those of items whose number, from 1, a statement has returned. */
@@ -221,9 +172,9 @@ judge_others(KtNewEvent **items, int n)
 {
 	Datum values[3];
 
-	values[0] = array_of(items, n, KT_P_CALL_ID);
-	values[1] = array_of(items, n, KT_P_RAW);
-	values[2] = array_of(items, n, KT_P_DELIVERIES);
+	values[0] = kt_newevent_array(items, n, KT_P_CALL_ID);
+	values[1] = kt_newevent_array(items, n, KT_P_RAW);
+	values[2] = kt_newevent_array(items, n, KT_P_DELIVERIES);
 	take_numbers(items, KT_STORED_CONFLICT, kt_statement_run(&find_events, values, NULL));
 	take_numbers(items, KT_STORED_DUPLICATE, kt_statement_run(&count_equals, values, NULL));
 }

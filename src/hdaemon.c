@@ -22,7 +22,7 @@
 
 /*
  * So many turns in a row that the library wants at once, and in which nothing happens, are more than one needs to read
- * on where a full buffer made it stop; and how long it then waits for each next one.
+ * on where a full buffer made it stop; and how long it waits for the next one after these, or after a stall.
  */
 #define MAX_FRUITLESS 100
 #define FRUITLESS_PAUSE_US 10000
@@ -55,8 +55,7 @@ is_eager(const KtHttpd *httpd)
 {
 	MHD_UNSIGNED_LONG_LONG milliseconds;
 
-	return !httpd->stalled && MHD_get_timeout(httpd->daemon, &milliseconds) == MHD_YES &&
-	       milliseconds == 0;
+	return MHD_get_timeout(httpd->daemon, &milliseconds) == MHD_YES && milliseconds == 0;
 }
 
 int64_t
@@ -66,18 +65,21 @@ kt_hdaemon_deadline(const KtHttpd *httpd)
 		return 0;
 	if (!is_eager(httpd))
 		return -1;
-	return httpd->fruitless < MAX_FRUITLESS ? 0 : kt_httpd_now() + FRUITLESS_PAUSE_US;
+	if (!httpd->stalled && httpd->fruitless < MAX_FRUITLESS)
+		return 0;
+	return httpd->turn_at;
 }
 
 /*
  * Gives the library its turn. With epoll (0.9.72 to 1.0) it wants the next turn at once for as long as a
  * client is silent in the middle of a TLS handshake: whoever stalled there would keep a processor busy. So a
  * turn in which nothing was read, written or called back, and after which nothing is left to read inside
- * GnuTLS, is taken for a stall, and the next one waits for a socket or a deadline.
+ * GnuTLS, is taken for a stall, and the next one waits for a socket or a pause. Not for the socket alone: what the
+ * library reads from GnuTLS's own buffer does not show, and bytes that it left in the socket are announced by nobody.
  *
  * Before 1.0 it wants every turn as well while a line of a chunked body (a size with its extension, a trailer) does not
- * fit into its buffer, which is until the body's time is up. Without TLS we do not see what it reads, and bytes that it
- * left in a socket are announced by nobody: so there many turns without a callback slow it down, and do not stop it.
+ * fit into its buffer, which is until the body's time is up. Without TLS we do not see what it reads: so there many turns
+ * without a callback are taken for a stall.
  */
 void
 kt_hdaemon_run(KtHttpd *httpd)
@@ -100,6 +102,8 @@ kt_hdaemon_run(KtHttpd *httpd)
 		httpd->fruitless = 0;
 	else if (httpd->fruitless < MAX_FRUITLESS)
 		httpd->fruitless++;
+	if (httpd->stalled || httpd->fruitless == MAX_FRUITLESS)
+		httpd->turn_at = kt_httpd_now() + FRUITLESS_PAUSE_US;
 }
 
 /* ---- connections come and go ----------------------------------------------------------------------------- */

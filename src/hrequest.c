@@ -87,14 +87,15 @@ typedef struct Head
 } Head;
 
 /*
- * 1.0 refuses a folded line. Before, the library moves the line's name behind all that it has read and appends the fold
- * to it, so that "Transfer-Encoding:", a fold, "chunked" hides what a proxy reads, and "Content-: 5", a fold, "Length"
- * makes up what it does not. Else a name stands before its value.
+ * 1.0 refuses a folded line. Before, the library appends the fold to the line's name, so that "Transfer-Encoding:", a
+ * fold, "chunked" hides what a proxy reads, and "Content-: 5", a fold, "Length" makes up what it does not. It moves the
+ * name behind all that it has read for that, or where the buffer ends there lets it grow over the value. Else a name,
+ * with the zero behind it, ends before its value.
  */
 static bool
-is_folded(const char *name, const char *value)
+is_folded(const char *name, size_t name_len, const char *value)
 {
-	return MHD_get_version()[0] == '0' && (uintptr_t) value < (uintptr_t) name;
+	return MHD_get_version()[0] == '0' && (uintptr_t) value <= (uintptr_t) name + name_len;
 }
 
 static enum MHD_Result
@@ -105,7 +106,7 @@ on_header(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_len,
 	Head *head = cls;
 
 	(void) kind;
-	if (value != NULL && is_folded(name, value))
+	if (value != NULL && is_folded(name, name_len, value))
 		head->gate.malformed = true;
 	if (value == NULL)
 	{

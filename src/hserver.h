@@ -42,6 +42,7 @@ struct KtHttpd
 	uint64_t moved;     /* counts what happens in the library's turns */
 	bool stalled;       /* nothing did in the last one, whatever the library says */
 	int fruitless; /* turns in a row that the library wanted at once and in which nothing happened */
+	int64_t turn_at; /* when it has its next turn after such ones, or after a stall */
 	bool healthy;
 	bool quiescing;
 	bool ending;

@@ -93,3 +93,14 @@ kt_newevent_fill(KtNewEvent *event)
 	parameters[KT_P_DELIVERIES].value = Int32GetDatum(event->deliveries);
 	parameters[KT_P_RECEIVED_AT].value = TimestampTzGetDatum(event->received_at);
 }
+
+Datum
+kt_newevent_array(KtNewEvent **events, int n, KtEventParameter column)
+{
+	KtParameter *elements = palloc(n * sizeof(KtParameter));
+	int i;
+
+	for (i = 0; i < n; i++)
+		elements[i] = events[i]->parameters[column];
+	return kt_statement_array(kt_event_types[column], elements, n);
+}

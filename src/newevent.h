@@ -43,4 +43,7 @@ typedef struct KtNewEvent
 /* Sets call_id and parameters from the other members; palloc'd. No webhook without a fault makes it throw. */
 extern void kt_newevent_fill(KtNewEvent *event);
 
+/* One parameter of them all, as an array. */
+extern Datum kt_newevent_array(KtNewEvent **events, int n, KtEventParameter column);
+
 #endif /* KT_NEWEVENT_H */

@@ -158,6 +158,19 @@ $r->sql(q{
 is(statuses(@answers), join(' ', (200) x 10), 'webhooks whose trigger gives them other callIds are answered with 200');
 is($r->sql(q{SELECT count(*) FROM kridtech.webhook_events WHERE call_id LIKE 'renamed%'}), 10, 'and are events');
 is($r->sql(q{SELECT count(*) FROM kridtech.webhook_inbox WHERE call_id LIKE 'named%'}), 0, 'of which none is tried again');
+# or the callId of another that comes with it
+$r->sql(q{CREATE OR REPLACE FUNCTION rename() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.call_id := lower(NEW.call_id); RETURN NEW; END $$});
+$locker->query('BEGIN; LOCK TABLE kridtech.webhook_events, kridtech.webhook_inbox IN ACCESS EXCLUSIVE MODE');
+my $ahead = $r->send($r->webhook('ahead'));
+$r->becomes(q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND backend_type = 'kridtech receiver'}, 1, 'while the receiver waits for a lock');
+my @alike = map { $r->send($r->webhook($_)) } 'ALIKE_1', 'alike_1', 'ALIKE_2', 'alike_2';
+$locker->query('COMMIT');
+is(join(' ', map { $r->answer($_) // 'none' } @alike), '200 200 200 200', 'so are webhooks that it gives the callId of another');
+is($r->sql(q{
+	SELECT count(*) FROM unnest('{ALIKE_1,alike_1,ALIKE_2,alike_2}'::text[]) AS c (id)
+	WHERE EXISTS (SELECT FROM kridtech.webhook_events AS e WHERE convert_from(e.raw, 'UTF8')::jsonb ->> 'callId' = c.id)
+		OR EXISTS (SELECT FROM kridtech.webhook_inbox AS i WHERE convert_from(i.body, 'UTF8')::jsonb ->> 'callId' = c.id)}),
+	4, 'and each is an event or kept');
 $r->sql('DROP FUNCTION rename() CASCADE');
 
 # what a trigger sets does not reach the commits

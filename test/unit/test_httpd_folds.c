@@ -1,0 +1,84 @@
+/*
+ * The HTTP server on loopback: lines that are folded, and lines that are not, wherever in the library's buffer they
+ * stand.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "httpd_harness.h"
+
+#include "limits.h"
+
+/* So long a line leaves the library room for the rest of a head and a body. */
+#define LONGEST (KT_HTTPD_POOL - 1000)
+
+/* Sends a head whose line before lines is so long, and a body of two bytes. The answer's status, 0: none. */
+static int
+ask(Client *client, int pad, const char *lines)
+{
+	static char bytes[2 * KT_HTTPD_POOL];
+	int before = count_answers(client);
+	int n = snprintf(bytes, sizeof(bytes),
+	                 "POST /webhook/secret HTTP/1.1\r\nHost: kt\r\nContent-Length: 2\r\nX: %0*d\r\n"
+	                 "%s\r\n\r\n{}",
+	                 pad, 0, lines);
+
+	send_bytes(client, bytes, (size_t) n);
+	UNTIL(client->ended || count_answers(client) > before);
+	return count_answers(client) > before ? last_answer(client) : 0;
+}
+
+static void
+end_round(Client *client)
+{
+	forget_client(client);
+	while (server.total > 0)
+		kt_buf_free(&server.bodies[--server.total]);
+}
+
+static void
+a_folded_line_is_refused_wherever_it_stands(void **state)
+{
+	KtHttpdOptions options = default_options();
+	int pad;
+
+	(void) state;
+	begin_server(&options);
+	for (pad = 1; pad < LONGEST; pad++)
+	{
+		Client *client = connect_plain();
+
+		assert_int_not_equal(ask(client, pad, "Transfer-Encoding:\r\n chunked"), 200);
+		end_round(client);
+	}
+	end_server();
+}
+
+static void
+a_line_that_is_not_folded_is_not_taken_for_one(void **state)
+{
+	KtHttpdOptions options = default_options();
+	int pad;
+
+	(void) state;
+	begin_server(&options);
+	for (pad = 1; pad < LONGEST; pad++)
+	{
+		Client *client = connect_plain();
+
+		assert_int_equal(ask(client, pad, "Y:\r\nZ: a"), 200);
+		end_round(client);
+	}
+	end_server();
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_folded_line_is_refused_wherever_it_stands),
+		cmocka_unit_test(a_line_that_is_not_folded_is_not_taken_for_one),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
