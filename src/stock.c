@@ -17,6 +17,9 @@
 #define DEAR_SHARE 20
 #define DEAR_LAST_US INT64CONST(30000000)
 
+/* Nor is one after a stock that could hardly be claimed. */
+#define FRUITLESS_US INT64CONST(5000000)
+
 void
 kt_stock_init(KtStock *stock, MemoryContext context)
 {
@@ -64,10 +67,16 @@ kt_stock_note(KtStock *stock, int tried, int claimed)
 }
 
 bool
+kt_stock_is_stuck(const KtStock *stock)
+{
+	return stock->path.claimed < stock->path.tried / 10;
+}
+
+bool
 kt_stock_is_fruitless(const KtStock *stock)
 {
 	return stock->full && !kt_stock_has(stock) && stock->path.tried >= KT_STOCK_SIZE / 2 &&
-	       stock->path.claimed < stock->path.tried / 10;
+	       kt_stock_is_stuck(stock);
 }
 
 static void
@@ -121,6 +130,12 @@ fill(KtStock *stock, const KtScanRules *rules, KtCandidate *found, bool fruitles
 	bool part = !fruitless && begun < path->whole_due && path->skipped == digest(rules);
 	const KtMark *from = fruitless ? &path->last : part ? &path->from : NULL;
 
+	if (fruitless)
+	{
+		path->from = (KtMark){path->last.priority, path->last.id, true};
+		path->skipped = digest(rules);
+		path->whole_due = begun + FRUITLESS_US;
+	}
 	stock->n = kt_queue_scan(rules, from, found, KT_STOCK_SIZE, &stock->full);
 	if (stock->n > 0)
 		path->last = (KtMark){found[stock->n - 1].priority, found[stock->n - 1].id, false};

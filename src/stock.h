@@ -27,7 +27,8 @@
  * the first candidate. What may be ready before that now is what was committed late, or came back from waiting: a scan
  * of everything finds it, which is due again after a time in proportion to what the last one took.
  *
- * Where a whole stock could hardly be claimed, since somebody has it locked, the next scan goes on behind it.
+ * Where a whole stock could hardly be claimed, since somebody has it locked, the next scan goes on behind it, and for
+ * some seconds those that follow begin there.
  */
 typedef struct KtPath
 {
@@ -73,6 +74,9 @@ extern bool kt_stock_set_aside(KtStock *stock, int64 id);
 
 /* A claim was about so many of the stock and got so many. */
 extern void kt_stock_note(KtStock *stock, int tried, int claimed);
+
+/* Hardly any of what was tried could be claimed: another scan before the stock is used up would only bring it again. */
+extern bool kt_stock_is_stuck(const KtStock *stock);
 
 /* The stock is used up, there is more, and hardly any of it could be claimed. */
 extern bool kt_stock_is_fruitless(const KtStock *stock);
