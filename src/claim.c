@@ -43,17 +43,19 @@ claim(KtTurn *turn, int want)
 			refs[i] = kt_queue_make_ref(ids[i]);
 	}
 	n = kt_queue_claim(ids, refs, n, kt_account_id, d->readiness.epoch, d->readiness.born, claims);
-	turn->building = true;
 	for (i = 0; i < n; i++)
 	{
-		KtFlight *flight = kt_air_board(&d->air, &claims[i]);
-		KtGate *gate = &d->gates.gates[flight->gate];
+		KtFlight *flight;
+		KtGate *gate;
 
+		turn->building = true;
+		flight = kt_air_board(&d->air, &claims[i]);
+		turn->building = false;
+		gate = &d->gates.gates[flight->gate];
 		turn->claimed[turn->nclaimed++] = flight;
 		if (gate->closed != NULL)
 			kt_gate_probed(gate);
 	}
-	turn->building = false;
 	kt_stock_note(&d->stock, picked, n);
 	if (kt_stock_is_fruitless(&d->stock))
 		d->hold_until = kt_http_now() + KT_FAILURE_US;
@@ -92,12 +94,14 @@ reason_to_hold(KtDialer *d)
 	return NULL;
 }
 
+/* While claims go over what somebody has locked, another scan would only begin with it again, and so for ever. */
 static bool
 needs_scan(const KtDialer *d, int64 now)
 {
 	if (!kt_stock_has(&d->stock))
 		return d->look || d->stock.full;
-	return d->look && (d->slot->urgent || now - d->stock.scanned_at >= RESCAN_US);
+	return d->look && !d->stock.path.missing &&
+	       (d->slot->urgent || now - d->stock.scanned_at >= RESCAN_US);
 }
 
 void

@@ -244,7 +244,7 @@ set_back(KtDialer *d, int64 id, const char *error)
 /*
  * A claim failed. It is tried one by one, so that a poison row shows itself; one that cannot be sent because of its
  * own content (SQLSTATE class 22, and not by somebody's trigger) becomes 'failed', another is set back. For what
- * passes, the dialer waits a little.
+ * passes, and for what failed before there was a candidate, the dialer waits a little.
  */
 static void
 claim_failed(KtDialer *d, KtTurn *turn, int sqlstate, const char *error)
@@ -252,9 +252,9 @@ claim_failed(KtDialer *d, KtTurn *turn, int sqlstate, const char *error)
 	bool content = turn->building &&
 	               ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_TO_CATEGORY(ERRCODE_DATA_EXCEPTION);
 
-	if (kt_xact_is_passing(sqlstate))
+	if (kt_xact_is_passing(sqlstate) || turn->last_id == 0)
 		d->hold_until = kt_http_now() + KT_FAILURE_US;
-	else if (d->claim_one && turn->last_id != 0 && !(content && reject(turn->last_id, error, true)))
+	else if (d->claim_one && !(content && reject(turn->last_id, error, true)))
 		set_back(d, turn->last_id, error);
 	if (!content)
 		d->stock.n = d->stock.next = 0; /* it may be out of date */

@@ -23,12 +23,16 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "xact.h"
 
 /* After so many failures in a row to send anything, one request at a time shows whether it works again. */
 #define UNREACHABLE_AFTER 10
 
 /* A gate that was not asked for so long is forgotten. */
 #define UNUSED_US INT64CONST(60000000)
+
+/* When pauses are ended again after one that could not be. */
+#define END_AGAIN_US INT64CONST(5000000)
 
 /* How long no probe is sent after one whose time could not be written down. */
 #define PROBED_US INT64CONST(5000000)
@@ -134,29 +138,58 @@ execute(SPIPlanPtr *kept, const char *statement, int nargs, Oid *types, Datum *v
 		elog(ERROR, "unexpected result of a statement on kridtech.pauses");
 }
 
+/* One row of kridtech.pauses. */
+typedef struct Pause
+{
+	char *account_id;
+	char *cause;
+	char *stamp;
+	bool may_probe;
+	bool by_time; /* its time is over */
+	bool ended;   /* and it is deleted */
+} Pause;
+
 /*
  * Ends a pause for the reason it was found to be over, looked at again: a human may just be renewing it, and
- * holds its row then, or has changed it. False when it stands.
+ * holds its row then, or has changed it. It stands unless ended is set.
  */
-static bool
-end_pause(const char *account_id, const char *cause, const char *stamp, bool by_time)
+static void
+end_pause(void *argument)
 {
+	Pause *pause = argument;
 	static SPIPlanPtr kept = NULL;
 	Oid types[] = {TEXTOID, TEXTOID, TEXTOID, BOOLOID};
-	char nulls[] = {' ', ' ', stamp != NULL ? ' ' : 'n', ' '};
+	char nulls[] = {' ', ' ', pause->stamp != NULL ? ' ' : 'n', ' '};
 	Datum values[4];
 
-	values[0] = CStringGetTextDatum(account_id);
-	values[1] = CStringGetTextDatum(cause);
-	values[2] = stamp != NULL ? CStringGetTextDatum(stamp) : (Datum) 0;
-	values[3] = BoolGetDatum(by_time);
+	values[0] = CStringGetTextDatum(pause->account_id);
+	values[1] = CStringGetTextDatum(pause->cause);
+	values[2] = pause->stamp != NULL ? CStringGetTextDatum(pause->stamp) : (Datum) 0;
+	values[3] = BoolGetDatum(pause->by_time);
 	execute(
 		&kept,
 		"DELETE FROM kridtech.pauses AS p WHERE p.ctid IN (SELECT q.ctid FROM kridtech.pauses AS q"
 		" WHERE q.account_id = $1 AND q.cause = $2 AND CASE WHEN $4 THEN q.until <= clock_timestamp()"
 		" ELSE q.stamp IS NOT DISTINCT FROM $3 END FOR UPDATE SKIP LOCKED)",
 		4, types, values, nulls, SPI_OK_DELETE);
-	return SPI_processed > 0;
+	pause->ended = SPI_processed > 0;
+}
+
+/* False when it stands. */
+static bool
+try_to_end(KtGates *gates, Pause *pause)
+{
+	int sqlstate;
+	char *message;
+
+	pause->ended = false;
+	if (kt_xact_try(end_pause, pause, &sqlstate, &message))
+		return pause->ended;
+	gates->end_at = kt_http_now() + END_AGAIN_US;
+	ereport(WARNING, (errmsg("a pause (%s) of account %s is over, but cannot be ended",
+	                         pause->cause, pause->account_id),
+	                  errdetail("%s", message)));
+	return false;
 }
 
 /* until_us and probe_us are from now; negative: none. */
@@ -189,16 +222,6 @@ begin_pause(KtGate *gate, const char *cause, const char *reason, int64 until_us,
 	        6, types, values, nulls, SPI_OK_INSERT);
 	gate->has_pause = strcmp(cause, "manual") != 0;
 }
-
-/* One row of kridtech.pauses. False when the pause is over. */
-typedef struct Pause
-{
-	char *account_id;
-	char *cause;
-	char *stamp;
-	bool may_probe;
-	bool by_time; /* its time is over */
-} Pause;
 
 static bool
 is_over(KtGates *gates, const Pause *pause)
@@ -245,6 +268,7 @@ static void
 read_pauses(KtGates *gates)
 {
 	static SPIPlanPtr kept = NULL;
+	bool may_end = kt_http_now() >= gates->end_at;
 	SPITupleTable *table;
 	uint64 rows;
 	uint64 i;
@@ -269,8 +293,7 @@ read_pauses(KtGates *gates)
 		pause.may_probe = !isnull && DatumGetBool(datum);
 		datum = SPI_getbinval(tuple, table->tupdesc, 5, &isnull);
 		pause.by_time = !isnull && DatumGetBool(datum);
-		if (!is_over(gates, &pause) ||
-		    !end_pause(pause.account_id, pause.cause, pause.stamp, pause.by_time))
+		if (!is_over(gates, &pause) || !may_end || !try_to_end(gates, &pause))
 			apply_pause(gates, &pause);
 	}
 }

@@ -32,6 +32,7 @@ typedef struct KtGates
 	int n;           /* places in use, or between such */
 	int size;        /* places there are */
 	bool all_closed; /* kridtech_pause() for all accounts */
+	int64 end_at;    /* a pause could not be ended: none is before this, on kt_http_now()'s clock */
 } KtGates;
 
 extern void kt_gate_init(KtGates *gates, MemoryContext context);
@@ -47,7 +48,8 @@ extern void kt_gate_forget_unused(KtGates *gates);
 
 /*
  * Reads the pauses and the key files anew. Pauses that are over (by time, by a new key file, by another
- * base URL) are deleted. In a unit of work.
+ * base URL) are deleted; one that cannot be, by a user's trigger say, stands, and stops no other account. In a unit
+ * of work.
  */
 extern void kt_gate_refresh(KtGates *gates);
 

@@ -15,10 +15,12 @@
 #include "queue.h"
 
 #include "catalog/pg_type.h"
+#include "http.h"
 #include "settings.h"
 #include "statement.h"
 #include "utils/builtins.h"
 #include "utils/plancache.h"
+#include "xact.h"
 
 void
 kt_queue_replan(void)
@@ -116,6 +118,41 @@ static KtStatement set_aside = {
 	NULL,
 };
 
+/* When it is tried again, on kt_http_now()'s clock, after it failed: by a user's trigger, say. */
+#define ASIDE_AGAIN_US INT64CONST(5000000)
+static int64 set_aside_at = 0;
+
+typedef struct Early
+{
+	const int64 *ids;
+	int n;
+} Early;
+
+static void
+set_early_aside(void *argument)
+{
+	const Early *early = argument;
+	Datum values[] = {kt_statement_int8s(early->ids, early->n)};
+
+	kt_statement_run(&set_aside, values, NULL);
+}
+
+/* Where it cannot be, they are no candidates all the same. */
+static void
+try_to_set_aside(Early *early)
+{
+	int sqlstate;
+	char *message;
+
+	if (early->n == 0 || kt_http_now() < set_aside_at ||
+	    kt_xact_try(set_early_aside, early, &sqlstate, &message))
+		return;
+	set_aside_at = kt_http_now() + ASIDE_AGAIN_US;
+	ereport(WARNING,
+	        (errmsg("%d call requests whose time has not come cannot be set aside", early->n),
+	         errdetail("%s", message)));
+}
+
 static KtStatement last_ready = {
 	"SELECT q.id, q.priority FROM kridtech.call_requests AS q WHERE q.state = 'queued'"
 	" AND q.next_attempt_at IS NULL ORDER BY q.priority, q.id DESC LIMIT 1",
@@ -160,8 +197,8 @@ kt_queue_scan(const KtScanRules *rules, const KtMark *from, KtCandidate *candida
 	Datum values[8];
 	uint64 rows;
 	uint64 i;
-	int64 *early;
-	int nearly = 0;
+	int64 *ids;
+	Early early = {NULL, 0};
 	int n = 0;
 
 	values[0] = CStringGetTextDatum(rules->default_account);
@@ -176,14 +213,14 @@ kt_queue_scan(const KtScanRules *rules, const KtMark *from, KtCandidate *candida
 		values[7] = BoolGetDatum(from->above);
 	}
 	rows = kt_statement_run(from != NULL ? &scan_part : &scan_ready, values, NULL);
-	early = palloc(Max(rows, 1) * sizeof(int64));
+	early.ids = ids = palloc(Max(rows, 1) * sizeof(int64));
 	for (i = 0; i < rows; i++)
 	{
 		bool isnull;
 		bool is_early = DatumGetBool(kt_statement_datum(i, 3, &isnull));
 
 		if (!isnull && is_early)
-			early[nearly++] = kt_statement_int64(i, 1);
+			ids[early.n++] = kt_statement_int64(i, 1);
 		else
 		{
 			candidates[n].id = kt_statement_int64(i, 1);
@@ -192,11 +229,7 @@ kt_queue_scan(const KtScanRules *rules, const KtMark *from, KtCandidate *candida
 			candidates[n++].account_id = kt_statement_text(i, 2);
 		}
 	}
-	if (nearly > 0)
-	{
-		values[0] = kt_statement_int8s(early, nearly);
-		kt_statement_run(&set_aside, values, NULL);
-	}
+	try_to_set_aside(&early);
 	*full = rows == (uint64) max && n > 0;
 	return n;
 }

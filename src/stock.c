@@ -17,6 +17,9 @@
 #define DEAR_SHARE 20
 #define DEAR_LAST_US INT64CONST(30000000)
 
+/* Nor is one after a stock that could hardly be claimed. */
+#define FRUITLESS_US INT64CONST(5000000)
+
 void
 kt_stock_init(KtStock *stock, MemoryContext context)
 {
@@ -61,6 +64,7 @@ kt_stock_note(KtStock *stock, int tried, int claimed)
 {
 	stock->path.tried += tried;
 	stock->path.claimed += claimed;
+	stock->path.missing = claimed == 0;
 }
 
 bool
@@ -121,10 +125,17 @@ fill(KtStock *stock, const KtScanRules *rules, KtCandidate *found, bool fruitles
 	bool part = !fruitless && begun < path->whole_due && path->skipped == digest(rules);
 	const KtMark *from = fruitless ? &path->last : part ? &path->from : NULL;
 
+	if (fruitless)
+	{
+		path->from = (KtMark){path->last.priority, path->last.id, true};
+		path->skipped = digest(rules);
+		path->whole_due = begun + FRUITLESS_US;
+	}
 	stock->n = kt_queue_scan(rules, from, found, KT_STOCK_SIZE, &stock->full);
 	if (stock->n > 0)
 		path->last = (KtMark){found[stock->n - 1].priority, found[stock->n - 1].id, false};
 	path->tried = path->claimed = 0;
+	path->missing = false;
 	if (part || fruitless)
 		stock->foreign = stock->foreign && stock->n == 0;
 	else

@@ -27,7 +27,8 @@
  * the first candidate. What may be ready before that now is what was committed late, or came back from waiting: a scan
  * of everything finds it, which is due again after a time in proportion to what the last one took.
  *
- * Where a whole stock could hardly be claimed, since somebody has it locked, the next scan goes on behind it.
+ * Where a whole stock could hardly be claimed, since somebody has it locked, the next scan goes on behind it, and for
+ * some seconds those that follow begin there.
  */
 typedef struct KtPath
 {
@@ -35,9 +36,10 @@ typedef struct KtPath
 	uint32 skipped; /* what accounts the last scan of everything passed over */
 	int64
 		whole_due; /* when everything is to be scanned again, on kt_http_now()'s clock; 0: each time */
-	KtMark last; /* the last candidate of the stock */
-	int tried;   /* how many of the stock claims were about */
-	int claimed; /* and how many they got */
+	KtMark last;  /* the last candidate of the stock */
+	int tried;    /* how many of the stock claims were about */
+	int claimed;  /* and how many they got */
+	bool missing; /* the last one got none */
 } KtPath;
 
 typedef struct KtStock

@@ -77,7 +77,7 @@ typedef struct KtTurn
 	int nclaimed;
 	bool unconfirmed; /* no synchronous standby may have its commit */
 	int64 last_id;    /* the candidate a claim of one was about */
-	bool building;    /* claimed requests are made into flights: an error is of their own content */
+	bool building;    /* a claimed request is made into a flight: an error is of its own content */
 } KtTurn;
 
 /* record.c: results into the tables, what they teach about the accounts, and the counters. */

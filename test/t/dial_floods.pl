@@ -120,6 +120,26 @@ sub peak_kb
 		'they are placed when it has ended', 60);
 }
 
+# What comes meanwhile wakes the dialer again and again; paced, it tries them one at a time.
+{
+	$d->sql(q{SELECT kridtech_pause()});
+	$d->set('kridtech.calls_per_second' => 20);
+	$d->sql(q{INSERT INTO kridtech.call_requests (to_number, reference) SELECT '+493121' || lpad(i::text, 5, '0'), 'locked' FROM generate_series(1, 25000) AS i});
+	my $other = holding(q{SELECT count(*) FROM (SELECT FROM kridtech.call_requests WHERE reference = 'locked' FOR UPDATE) AS q});
+	$d->sql(q{SELECT kridtech_resume()});
+	my ($free, $n) = ($d->queue('+4931220000'), 0);
+	kt_wait(sub { $d->queue(sprintf '+493122%04d', ++$n); $d->state($free) eq 'placed' }, 20);
+	is($d->state($free), 'placed', "behind 25,000 that are locked a paced dialer places one while others are queued ($n)");
+	my $end = $d->sql(q{SELECT clock_timestamp() + interval '8 seconds'});
+	my $placed = $d->stat('placed');
+	kt_wait(sub { $d->queue(sprintf '+493122%04d', ++$n); $d->sql("SELECT clock_timestamp() > '$end'") eq 't' }, 20);
+	$placed = $d->stat('placed') - $placed;
+	cmp_ok($placed, '>', 40, "and mostly keeps its pace: $placed in 8 s, of 160");
+	$other->query('ROLLBACK');
+	$d->sql(q{DELETE FROM kridtech.call_requests WHERE state = 'queued'});
+	$d->reset('kridtech.max_queued_per_transaction', 'kridtech.calls_per_second');
+}
+
 # ---- one row that somebody has locked -----------------------------------------------------------------------
 
 {
@@ -152,6 +172,52 @@ sub peak_kb
 	$other->query('ROLLBACK');
 	$d->sql_becomes("SELECT next_attempt_at = not_before FROM kridtech.call_requests WHERE id = $early", 't', 'later it is set aside until its time');
 	$d->sql("SELECT kridtech_cancel_call($early)");
+}
+
+# ---- one row that somebody's trigger refuses to change --------------------------------------------------------
+
+{
+	$d->sql(q{SELECT kridtech_pause()});
+	my $early = $d->queue('+4931320001', reference => 'early');
+	$d->sql("UPDATE kridtech.call_requests SET not_before = clock_timestamp() + interval '1 hour' WHERE id = $early");
+	$d->sql(q{CREATE TRIGGER refuse BEFORE UPDATE ON kridtech.call_requests FOR EACH ROW
+		WHEN (NEW.reference = 'early') EXECUTE FUNCTION refuse(); SELECT kridtech_resume()});
+	$d->becomes($d->queue('+4931320002'), 'placed', 'a request whose time has not come, and that a trigger refuses to set aside, stops no other', 8);
+	$d->sleeps('nor keeps the dialer busy');
+	$d->sql("DROP TRIGGER refuse ON kridtech.call_requests; SELECT kridtech_cancel_call($early)");
+}
+{
+	my $before = errors('not this one');
+	$d->sql(q{CREATE TRIGGER refuse BEFORE DELETE ON kridtech.pauses FOR EACH ROW EXECUTE FUNCTION refuse();
+		INSERT INTO kridtech.pauses (account_id, cause, until) VALUES ('over', 'rate', clock_timestamp())});
+	my $held = $d->queue('+4931330001', account_id => 'over');
+	$d->becomes($d->queue('+4931330002'), 'placed', 'a pause that is over, and that a trigger refuses to delete, stops no other account', 8);
+	$d->sleeps('nor keeps the dialer busy');
+	cmp_ok(errors('not this one') - $before, '<', 8, 'it is in the log, and not again and again');
+	$d->sql(q{DROP TRIGGER refuse ON kridtech.pauses});
+	$d->becomes($held, 'placed', 'when it can be deleted its account is dialled', 20);
+}
+{
+	$d->sql(q{INSERT INTO kridtech.pauses (account_id, cause, probe_at) VALUES ('divided', 'credits', clock_timestamp());
+		CREATE TRIGGER divide BEFORE UPDATE ON kridtech.pauses FOR EACH ROW EXECUTE FUNCTION divide()});
+	$d->sql(q{SELECT count(kridtech_queue_call('+493134' || lpad(i::text, 4, '0'), account_id => 'divided')) FROM generate_series(1, 20) AS i});
+	$d->sql_becomes(q{SELECT count(*) FROM kridtech.call_requests WHERE account_id = 'divided' AND error LIKE '%division by zero%'}, 20, 'a pause that a trigger refuses to note a probe in: its requests say so', 20);
+	is($d->sql(q{SELECT count(*) FROM kridtech.call_requests WHERE account_id = 'divided' AND state = 'queued'}), 20, 'and stay queued');
+	$d->sql(q{DROP TRIGGER divide ON kridtech.pauses; DELETE FROM kridtech.pauses;
+		UPDATE kridtech.call_requests SET next_attempt_at = NULL WHERE account_id = 'divided' AND state = 'queued'});
+	$d->sql_becomes(q{SELECT count(*) FROM kridtech.call_requests WHERE account_id = 'divided' AND state = 'placed'}, 20, 'they are placed when it is gone', 20);
+}
+
+# ---- a table that somebody has altered ------------------------------------------------------------------------
+
+{
+	$d->sql(q{ALTER TABLE kridtech.call_requests RENAME COLUMN priority TO importance});
+	kt_wait(sub { errors('q.priority does not exist') > 0 });
+	my $before = errors('ERROR:');
+	$d->sleeps('a dialer that finds a column gone turns in no circles');
+	cmp_ok(errors('ERROR:') - $before, '<', 20, 'nor fills the log');
+	$d->sql(q{ALTER TABLE kridtech.call_requests RENAME COLUMN importance TO priority});
+	$d->becomes($d->queue('+4931360001'), 'placed', 'when it is back the dialer dials', 20);
 }
 
 # ---- a long queue of a paused account -----------------------------------------------------------------------
