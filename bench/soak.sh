@@ -8,7 +8,6 @@ bench_soak()
 	local seconds=${SOAK:-3600} began now pid placed tenth=0 kb least=0 most=0
 	setting kridtech.max_concurrent_requests 1000
 	simulator_setting '{"latency": 2000}'
-	setting kridtech.retention 5min # removing what is old is the dialer's work, too
 	psql_do "SELECT count(kridtech_queue_call('+4930' || 1000000 + i, '{\"name\": \"Ann\"}')) FROM generate_series(1, 11000) i" >/dev/null
 	until [ "$(stat_of in_flight)" -ge 1000 ]; do
 		sleep 0.1
@@ -30,8 +29,6 @@ bench_soak()
 	soak_row "$tenth" "$least" "$most"
 	row "memory over $seconds s" "$(($(stat_of placed) - placed)) requests placed" '' ''
 	simulator_setting '{"latency": 0}'
-	psql_do 'ALTER SYSTEM RESET kridtech.retention'
-	psql_do 'SELECT pg_reload_conf()' >/dev/null
 }
 
 soak_row()
