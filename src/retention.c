@@ -6,8 +6,8 @@
  * when they ended; with a request go its attempts, its event and its record in the mirror, in one statement.
  * What nobody here asked for follows: calls, events, the inbox.
  *
- * What stays, however old: requests that are queued, placing or unknown, and whatever is from the time of an
- * unknown one, a day more on either side. It is the evidence by which that one may still be resolved: were a
+ * What stays, however old: requests that are queued, placing or unknown, and whatever is from the time of one that
+ * is placing or unknown, a day more on either side. It is the evidence by which that one may still be resolved: were a
  * neighbour's call forgotten, a list might seem to show it as nobody's.
  *
  * A row whose removal fails, by a user's trigger, is passed over until the next pass.
