@@ -94,13 +94,12 @@ reason_to_hold(KtDialer *d)
 	return NULL;
 }
 
-/* While claims go over what somebody has locked, another scan would only begin with it again, and so for ever. */
 static bool
 needs_scan(const KtDialer *d, int64 now)
 {
 	if (!kt_stock_has(&d->stock))
 		return d->look || d->stock.full;
-	return d->look && !d->stock.path.missing &&
+	return d->look && !kt_stock_is_stuck(&d->stock) &&
 	       (d->slot->urgent || now - d->stock.scanned_at >= RESCAN_US);
 }
 

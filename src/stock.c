@@ -64,14 +64,19 @@ kt_stock_note(KtStock *stock, int tried, int claimed)
 {
 	stock->path.tried += tried;
 	stock->path.claimed += claimed;
-	stock->path.missing = claimed == 0;
+}
+
+bool
+kt_stock_is_stuck(const KtStock *stock)
+{
+	return stock->path.claimed < stock->path.tried / 10;
 }
 
 bool
 kt_stock_is_fruitless(const KtStock *stock)
 {
 	return stock->full && !kt_stock_has(stock) && stock->path.tried >= KT_STOCK_SIZE / 2 &&
-	       stock->path.claimed < stock->path.tried / 10;
+	       kt_stock_is_stuck(stock);
 }
 
 static void
@@ -135,7 +140,6 @@ fill(KtStock *stock, const KtScanRules *rules, KtCandidate *found, bool fruitles
 	if (stock->n > 0)
 		path->last = (KtMark){found[stock->n - 1].priority, found[stock->n - 1].id, false};
 	path->tried = path->claimed = 0;
-	path->missing = false;
 	if (part || fruitless)
 		stock->foreign = stock->foreign && stock->n == 0;
 	else

@@ -36,10 +36,9 @@ typedef struct KtPath
 	uint32 skipped; /* what accounts the last scan of everything passed over */
 	int64
 		whole_due; /* when everything is to be scanned again, on kt_http_now()'s clock; 0: each time */
-	KtMark last;  /* the last candidate of the stock */
-	int tried;    /* how many of the stock claims were about */
-	int claimed;  /* and how many they got */
-	bool missing; /* the last one got none */
+	KtMark last; /* the last candidate of the stock */
+	int tried;   /* how many of the stock claims were about */
+	int claimed; /* and how many they got */
 } KtPath;
 
 typedef struct KtStock
@@ -75,6 +74,9 @@ extern bool kt_stock_set_aside(KtStock *stock, int64 id);
 
 /* A claim was about so many of the stock and got so many. */
 extern void kt_stock_note(KtStock *stock, int tried, int claimed);
+
+/* Hardly any of what was tried could be claimed: another scan before the stock is used up would only bring it again. */
+extern bool kt_stock_is_stuck(const KtStock *stock);
 
 /* The stock is used up, there is more, and hardly any of it could be claimed. */
 extern bool kt_stock_is_fruitless(const KtStock *stock);
