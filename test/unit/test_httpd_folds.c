@@ -28,48 +28,38 @@ ask(Client *client, int pad, const char *lines)
 	return count_answers(client) > before ? last_answer(client) : 0;
 }
 
+/* Whether the answer is 200 with these lines behind a line of any length. */
 static void
-end_round(Client *client)
+ask_with_every_length(const char *lines, bool taken)
 {
-	forget_client(client);
-	while (server.total > 0)
-		kt_buf_free(&server.bodies[--server.total]);
+	KtHttpdOptions options = default_options();
+	int pad;
+
+	begin_server(&options);
+	for (pad = 1; pad < LONGEST; pad++)
+	{
+		Client *client = connect_plain();
+
+		assert_int_equal(ask(client, pad, lines) == 200, taken);
+		forget_client(client);
+		while (server.total > 0)
+			kt_buf_free(&server.bodies[--server.total]);
+	}
+	end_server();
 }
 
 static void
 a_folded_line_is_refused_wherever_it_stands(void **state)
 {
-	KtHttpdOptions options = default_options();
-	int pad;
-
 	(void) state;
-	begin_server(&options);
-	for (pad = 1; pad < LONGEST; pad++)
-	{
-		Client *client = connect_plain();
-
-		assert_int_not_equal(ask(client, pad, "Transfer-Encoding:\r\n chunked"), 200);
-		end_round(client);
-	}
-	end_server();
+	ask_with_every_length("Transfer-Encoding:\r\n chunked", false);
 }
 
 static void
 a_line_that_is_not_folded_is_not_taken_for_one(void **state)
 {
-	KtHttpdOptions options = default_options();
-	int pad;
-
 	(void) state;
-	begin_server(&options);
-	for (pad = 1; pad < LONGEST; pad++)
-	{
-		Client *client = connect_plain();
-
-		assert_int_equal(ask(client, pad, "Y:\r\nZ: a"), 200);
-		end_round(client);
-	}
-	end_server();
+	ask_with_every_length("Y:\r\nZ: a", true);
 }
 
 int
