@@ -94,7 +94,11 @@ sub peak_kb
 	$d->sql(q{SELECT count(kridtech_queue_call('+493140' || lpad(i::text, 4, '0'), jsonb_build_object('a', repeat('x', 1000000)), account_id => 'large')) FROM generate_series(1, 150) AS i});
 	$d->sql(q{SELECT kridtech_resume('large')});
 	$d->sql_becomes(q{SELECT count(*) FROM kridtech.call_requests WHERE account_id = 'large' AND state = 'placed'}, 150, '150 requests of a megabyte each are placed', 60);
-	cmp_ok(peak_kb(), '<', 260_000, 'by ' . peak_kb() . ' kB at most');
+	SKIP:
+	{
+		skip 'a sanitizer keeps what was freed', 1 if $ENV{SANITIZE};
+		cmp_ok(peak_kb(), '<', 260_000, 'by ' . peak_kb() . ' kB at most');
+	}
 	$d->post('settings', { latency => 0 });
 	$d->reset('kridtech.max_concurrent_requests');
 }
