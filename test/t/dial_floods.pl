@@ -320,7 +320,7 @@ SKIP:
 	kt_wait(sub { $seen{ $d->sql("SELECT state_change FROM pg_stat_activity WHERE pid = $pid") } = 1; keys %seen > 3 });
 	$d->sql('CREATE EXTENSION kridtech');
 	$d->dials;
-	cmp_ok(errors('ERROR:') - $before, '<=', 1, 'that the extension was dropped costs an idle dialer one error in the log at most');
+	cmp_ok(errors('ERROR:') - $before, '<=', 2, 'that the extension was dropped costs an idle dialer an error or two in the log, by what it was about');
 }
 
 # ---- more names than can be resolved ------------------------------------------------------------------------
