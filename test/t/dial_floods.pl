@@ -318,9 +318,10 @@ SKIP:
 	my %seen;
 	$d->sql('DROP EXTENSION kridtech');
 	kt_wait(sub { $seen{ $d->sql("SELECT state_change FROM pg_stat_activity WHERE pid = $pid") } = 1; keys %seen > 3 });
+	my $cost = errors('ERROR:') - $before; # made again, it may be seen a moment before its tables are
 	$d->sql('CREATE EXTENSION kridtech');
 	$d->dials;
-	cmp_ok(errors('ERROR:') - $before, '<=', 2, 'that the extension was dropped costs an idle dialer an error or two in the log, by what it was about');
+	cmp_ok($cost, '<=', 1, 'that the extension was dropped costs an idle dialer one error in the log at most');
 }
 
 # ---- more names than can be resolved ------------------------------------------------------------------------
