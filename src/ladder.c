@@ -21,7 +21,7 @@
 #define MS(n) ((int64) (n) *1000)
 
 /*
- * How long a unit may take, in ms. Together they leave time for what comes in meanwhile: 2 s for a lock and some
+ * How long a unit may take, in ms. Together they leave time for what comes in meanwhile: 1 s for a lock and some
  * for the statement, then as much again down the ladder. In trouble each try blocks those that come.
  */
 #define STORE_MS 2500

@@ -185,6 +185,13 @@ static const Pin pins[] = {
 	{"transaction_timeout", "0"},
 	{"lock_timeout", KT_LOCK_TIMEOUT},
 
+	/*
+	 * Of two transactions that wait for each other PostgreSQL ends the one that looks first, each after its
+	 * deadlock_timeout. A user's is not to be it: a worker that has come to wait last looks soon, and one that waited
+	 * before, and saw nothing yet, has given up before the user's session looks.
+	 */
+	{"deadlock_timeout", "100"},
+
 	/* An error costs the unit it is thrown in, not the process with all it holds. */
 	{"exit_on_error", "off"},
 

@@ -26,8 +26,11 @@ extern volatile sig_atomic_t kt_worker_reload_pending;
 /* Exit codes: 0 would unregister a static worker for good, 1 brings it back. */
 #define KT_EXIT_AGAIN 1
 
-/* How long a unit waits for a lock, in ms, as lock_timeout has it. Then it fails and is tried again later. */
-#define KT_LOCK_TIMEOUT "2000"
+/*
+ * How long a unit waits for a lock, in ms, as lock_timeout has it. Then it fails and is tried again later. Less than
+ * deadlock_timeout is as a rule (1 s): see the pins in worker.c.
+ */
+#define KT_LOCK_TIMEOUT "900"
 
 /* Signal handlers, then unblocks signals. */
 extern void kt_worker_signals(void);

@@ -276,9 +276,9 @@ $node->safe_psql('a', q{
 	CREATE CONSTRAINT TRIGGER meddle AFTER UPDATE ON kridtech.call_requests DEFERRABLE INITIALLY DEFERRED
 		FOR EACH ROW EXECUTE FUNCTION meddle();
 	INSERT INTO kridtech.call_requests (to_number) VALUES ('+14155550123')});
-ok(kt_wait(sub { (() = log_since($node, $offset) =~ /LOG:  meddling while on, 2s/g) >= 2 }),
+ok(kt_wait(sub { (() = log_since($node, $offset) =~ /LOG:  meddling while on, 900ms/g) >= 2 }),
 	'what a trigger sets in a dialer is put back for the next transaction');
-unlike(log_since($node, $offset), qr/LOG:  meddling while (?!on, 2s)/, 'and for every one');
+unlike(log_since($node, $offset), qr/LOG:  meddling while (?!on, 900ms)/, 'and for every one');
 $node->safe_psql('a', 'DROP FUNCTION meddle() CASCADE; DELETE FROM kridtech.call_requests');
 
 is($node->safe_psql('a', q{SELECT count(*) FROM kridtech.stats WHERE name IN
