@@ -9,6 +9,9 @@
 /* Installs the hook that ends a batch; called from _PG_init() under shared_preload_libraries only. */
 extern void kt_directinsert_install(void);
 
+/* Whether the statement that is firing its triggers may have changed or deleted rows that were there. */
+extern bool kt_directinsert_changes_rows(void);
+
 /*
  * Inserts a row and gives it its id. query is NULL, or the memory context of a statement that is firing its
  * triggers (an FmgrInfo's fn_mcxt): then the row may be held back, with others, until that statement ends.
