@@ -726,7 +726,7 @@ CREATE VIEW kridtech.health AS SELECT component, ok, detail, since FROM @extsche
 COMMENT ON VIEW kridtech.health IS
 	'What works and what does not, one row each. To monitor with a role of its own: GRANT USAGE ON SCHEMA kridtech, SELECT on this view and EXECUTE on kridtech_health(); it needs no right on the tables';
 COMMENT ON COLUMN kridtech.health.component IS
-	'dialer, receiver, sync, queue, credentials; recordings, while kridtech.recordings is on; and "account <id>" or "all accounts" for each pause';
+	'dialer, receiver, sync, queue, credentials; recordings, while kridtech.recordings is on; and "account <id>" for each paused account, "all accounts" for a pause of all';
 COMMENT ON COLUMN kridtech.health.ok IS 'False when somebody should look; NULL where it does not apply';
 COMMENT ON COLUMN kridtech.health.detail IS 'Words for a human; never a key or a full phone number';
 COMMENT ON COLUMN kridtech.health.since IS 'Since when it is so, where that is known';

@@ -238,6 +238,15 @@ SELECT is(test.state_of(format('SELECT kridtech_resolve_call(%s, ''redial'')', :
 UPDATE kridtech.call_requests SET not_after = NULL, not_before = '2999-01-01' WHERE id = :id;
 SELECT kridtech_resolve_call(:id, 'redial') \g /dev/null
 SELECT is((test.request(:id)).next_attempt_at, '2999-01-01'::timestamptz, 'nor before it');
+-- a failed request's unique_key may have passed to another one
+SELECT test.left_as('failed') AS id \gset
+UPDATE kridtech.call_requests SET unique_key = 'passed on' WHERE id = :id;
+SELECT kridtech_queue_call('+14155550121', unique_key => 'passed on') AS holder \gset
+SELECT ok(e.state = '23505' AND e.message = format('unique key "passed on" of call request %s already belongs to call request %s', :id, :holder), 'whose key is held is not resolved as ' || word)
+  FROM unnest(ARRAY['placed', 'redial']) word, LATERAL test.ending_of(format('SELECT kridtech_resolve_call(%s, %L)', :id, word)) e;
+SELECT is(test.state_of(format('SELECT kridtech_resolve_call(%s, ''not_placed'')', :id)), '00000', 'but as not placed');
+SELECT ok(kridtech_cancel_call(:holder), 'the holder is cancelled');
+SELECT is(test.state_of(format('SELECT kridtech_resolve_call(%s, ''redial'')', :id)), '00000', 'then it is redialled');
 
 -- pause and resume
 CREATE FUNCTION test.pauses() RETURNS text LANGUAGE sql AS $$
