@@ -20,7 +20,7 @@ COMMENT ON SCHEMA kridtech IS 'Call requests, webhooks and accounts of the exten
 -- ---------------------------------------------------------------------------------------------------
 
 CREATE TABLE kridtech.accounts (
-	account_id   text PRIMARY KEY CHECK (account_id <> ''),
+	account_id   text PRIMARY KEY CHECK (octet_length(account_id) BETWEEN 1 AND 256),
 	api_key_file text CHECK (api_key_file <> '')
 );
 COMMENT ON TABLE kridtech.accounts IS
@@ -37,7 +37,7 @@ CREATE SEQUENCE kridtech.call_requests_id_seq AS bigint;
 
 CREATE TABLE kridtech.call_requests (
 	id                bigint PRIMARY KEY DEFAULT pg_catalog.nextval('kridtech.call_requests_id_seq'::pg_catalog.regclass),
-	account_id        text CHECK (account_id <> ''),
+	account_id        text CHECK (octet_length(account_id) BETWEEN 1 AND 256),
 	-- The length apart from the pattern: a bounded repetition in it would cost four times as much.
 	to_number         text NOT NULL
 		CHECK (octet_length(to_number) BETWEEN 8 AND 16 AND to_number ~ '^\+[1-9][0-9]*$'),

@@ -297,6 +297,11 @@ SELECT is((test.ending_for('pgtap_q_inserter', format('INSERT INTO kridtech.call
 SELECT is((test.ending_for('pgtap_q_inserter', format('INSERT INTO kridtech.call_requests (to_number) VALUES (%L)', number))).state, '23514', 'a direct INSERT of ' || number || ' is refused')
   FROM unnest(ARRAY['14155550123', '+04155550123', '+141555', '+1415555012345678', '+1 4155550123', '', E'+14155550123\n', '+1415555012x', 'x+14155550123']) number;
 SELECT is((test.ending_for('pgtap_q_inserter', format('INSERT INTO kridtech.call_requests (to_number) VALUES (%L)', number))).state, '00000', 'a direct INSERT of ' || number || ' is taken') FROM unnest(ARRAY['+1234567', '+123456789012345']) number;
+-- an account that could not be paused, for it fits no index, would be refused for ever
+SELECT is((test.ending_for('pgtap_q_inserter', format('INSERT INTO kridtech.call_requests (to_number, account_id) VALUES (''+14155550136'', repeat(''x'', %s))', n))).state, state, 'a direct INSERT for an account of ' || n || ' bytes gets ' || state)
+  FROM (VALUES (0, '23514'), (1, '00000'), (256, '00000'), (257, '23514')) AS v(n, state);
+SELECT is(test.state_of(format('SELECT kridtech_queue_call(''+14155550136'', account_id => repeat(''x'', %s))', n)), state, 'kridtech_queue_call() gets ' || state)
+  FROM (VALUES (0, '22023'), (1, '00000'), (256, '00000'), (257, '22023')) AS v(n, state);
 SELECT is((test.ending_for('pgtap_q_inserter', 'INSERT INTO kridtech.call_requests (to_number) SELECT ''+14155550134'' FROM generate_series(1, 10001)')).state, '54000', 'his rows count');
 SELECT is(test.state_of('INSERT INTO kridtech.call_requests (to_number) SELECT ''+14155550134'' FROM generate_series(1, 10001)'), '00000', 'those of a superuser do not: a restore has many');
 SELECT is(test.state_of('INSERT INTO kridtech.call_requests (to_number, state, attempts, call_id, finished_at, created_by, created_at) VALUES (''+14155550135'', ''placed'', 1, ''loaded'', now(), ''somebody'', ''2001-01-01'')'), '00000', 'and he may load any state');
