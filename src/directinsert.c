@@ -34,6 +34,7 @@
 #include "commands/sequence.h"
 #include "compat.h"
 #include "executor/executor.h"
+#include "parser/parsetree.h"
 #include "utils/rel.h"
 
 /* ---- rows ------------------------------------------------------------------------------------------ */
@@ -227,6 +228,15 @@ finish_statement(QueryDesc *query)
 		statement = mine.outer;
 	}
 	PG_END_TRY();
+}
+
+bool
+kt_directinsert_is_for(Oid table)
+{
+	const List *targets = statement != NULL ? statement->planned->resultRelations : NIL;
+
+	return list_length(targets) == 1 &&
+	       rt_fetch(linitial_int(targets), statement->planned->rtable)->relid == table;
 }
 
 /* By any command but a plain INSERT. (MERGE has a name from 15 on only.) */

@@ -9,6 +9,12 @@
 /* Installs the hook that ends a batch; called from _PG_init() under shared_preload_libraries only. */
 extern void kt_directinsert_install(void);
 
+/*
+ * Whether the statement that is firing its triggers was given for this table. Those of the tables behind foreign keys
+ * fire in it, too, one table's between another's.
+ */
+extern bool kt_directinsert_is_for(Oid table);
+
 /* Whether the statement that is firing its triggers may have changed or deleted rows that were there. */
 extern bool kt_directinsert_changes_rows(void);
 
