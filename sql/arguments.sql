@@ -65,6 +65,7 @@ SELECT kridtech_create_call('0415 5550123');
 SELECT kridtech_create_call(NULL);
 SELECT kridtech_create_call('+14155550123', '[]');
 SELECT kridtech_create_call('+14155550123', account_id => '');
+SELECT kridtech_create_call('+14155550123', account_id => repeat('x', 257));
 SELECT kridtech_calls('registered');
 SELECT kridtech_calls("limit" => 0);
 

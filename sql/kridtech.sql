@@ -20,7 +20,7 @@ COMMENT ON SCHEMA kridtech IS 'Call requests, webhooks and accounts of the exten
 -- ---------------------------------------------------------------------------------------------------
 
 CREATE TABLE kridtech.accounts (
-	account_id   text PRIMARY KEY CHECK (account_id <> ''),
+	account_id   text PRIMARY KEY CHECK (octet_length(account_id) BETWEEN 1 AND 256),
 	api_key_file text CHECK (api_key_file <> '')
 );
 COMMENT ON TABLE kridtech.accounts IS
@@ -37,7 +37,7 @@ CREATE SEQUENCE kridtech.call_requests_id_seq AS bigint;
 
 CREATE TABLE kridtech.call_requests (
 	id                bigint PRIMARY KEY DEFAULT pg_catalog.nextval('kridtech.call_requests_id_seq'::pg_catalog.regclass),
-	account_id        text CHECK (account_id <> ''),
+	account_id        text CHECK (octet_length(account_id) BETWEEN 1 AND 256),
 	-- The length apart from the pattern: a bounded repetition in it would cost four times as much.
 	to_number         text NOT NULL
 		CHECK (octet_length(to_number) BETWEEN 8 AND 16 AND to_number ~ '^\+[1-9][0-9]*$'),
@@ -726,7 +726,7 @@ CREATE VIEW kridtech.health AS SELECT component, ok, detail, since FROM @extsche
 COMMENT ON VIEW kridtech.health IS
 	'What works and what does not, one row each. To monitor with a role of its own: GRANT USAGE ON SCHEMA kridtech, SELECT on this view and EXECUTE on kridtech_health(); it needs no right on the tables';
 COMMENT ON COLUMN kridtech.health.component IS
-	'dialer, receiver, sync, queue, credentials; recordings, while kridtech.recordings is on; and "account <id>" or "all accounts" for each pause';
+	'dialer, receiver, sync, queue, credentials; recordings, while kridtech.recordings is on; and "account <id>" for each paused account, "all accounts" for a pause of all';
 COMMENT ON COLUMN kridtech.health.ok IS 'False when somebody should look; NULL where it does not apply';
 COMMENT ON COLUMN kridtech.health.detail IS 'Words for a human; never a key or a full phone number';
 COMMENT ON COLUMN kridtech.health.since IS 'Since when it is so, where that is known';

@@ -118,8 +118,10 @@ ALTER SYSTEM SET kridtech.base_url = 'https://back end';
 ALTER SYSTEM SET kridtech.base_url = 'https://x\y';
 ALTER SYSTEM SET kridtech.base_url = E'https://x\tattacker';
 ALTER SYSTEM SET kridtech.base_url = 'https://größe.example';
--- account_id: nothing that could end a line
+-- account_id: nothing that could end a line, 256 bytes at most
 ALTER SYSTEM SET kridtech.account_id = E'a\tb';
+SELECT repeat('x', 257) AS long \gset
+ALTER SYSTEM SET kridtech.account_id = :'long';
 -- databases: a list of identifiers, 32 at most
 ALTER SYSTEM SET kridtech.databases = 'a,,b';
 ALTER SYSTEM SET kridtech.databases = 'a b';

@@ -5,6 +5,7 @@
 
 #include "arguments.h"
 
+#include "limits.h"
 #include "utils/builtins.h"
 
 char *
@@ -64,5 +65,8 @@ kt_argument_account(FunctionCallInfo fcinfo, int n)
 	if (account_id != NULL && account_id[0] == '\0')
 		ereport(ERROR,
 		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("account ID must not be empty")));
+	if (account_id != NULL && strlen(account_id) > KT_MAX_ACCOUNT_ID)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("account ID is longer than %d bytes", KT_MAX_ACCOUNT_ID)));
 	return account_id;
 }

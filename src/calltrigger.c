@@ -17,6 +17,7 @@
 #include "catalog/pg_trigger.h"
 #include "columnreader.h"
 #include "commands/trigger.h"
+#include "directinsert.h"
 #include "extension.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -219,7 +220,8 @@ set_keys(Meaning *meaning, Relation table, MemoryContext context)
 /*
  * Whether no other trigger that fires after the table's rows could look for what this one queues: then
  * requests may be gathered. A partitioned table may have one of its own. Built-in ones are foreign keys' and look
- * at their own tables, but where an UPDATE goes on to others, their triggers are fired; an UPDATE or MERGE of a
+ * at their own tables, but where a row that was changed or deleted (MERGE and ON CONFLICT DO UPDATE do so beside
+ * inserting) takes others along, their triggers are fired, so this one may be another's; an UPDATE or MERGE of a
  * table goes on to those that inherit from it, too. (tgisinternal would not tell: before 15 a partition's copy of
  * anybody's trigger is internal.)
  */
@@ -228,16 +230,18 @@ is_alone(TriggerData *data)
 {
 	TriggerDesc *triggers = data->tg_relation->trigdesc;
 	bool for_update = TRIGGER_FOR_UPDATE(data->tg_trigger->tgtype);
+	bool takes_along = for_update || kt_directinsert_changes_rows();
 	int i;
 
-	if (data->tg_relation->rd_rel->relispartition || data->tg_relation->rd_rel->relhassubclass ||
+	if (!kt_directinsert_is_for(RelationGetRelid(data->tg_relation)) ||
+	    data->tg_relation->rd_rel->relispartition || data->tg_relation->rd_rel->relhassubclass ||
 	    (for_update && has_superclass(RelationGetRelid(data->tg_relation))))
 		return false;
 	for (i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
 		Trigger *trigger = &triggers->triggers[i];
 
-		if (for_update && RI_FKey_trigger_type(trigger->tgfoid) == RI_TRIGGER_PK)
+		if (takes_along && RI_FKey_trigger_type(trigger->tgfoid) == RI_TRIGGER_PK)
 			return false;
 		if (TRIGGER_FOR_AFTER(trigger->tgtype) && trigger->tgfoid >= FirstNormalObjectId &&
 		    trigger->tgfoid != data->tg_trigger->tgfoid)

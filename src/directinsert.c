@@ -34,6 +34,7 @@
 #include "commands/sequence.h"
 #include "compat.h"
 #include "executor/executor.h"
+#include "parser/parsetree.h"
 #include "utils/rel.h"
 
 /* ---- rows ------------------------------------------------------------------------------------------ */
@@ -96,7 +97,8 @@ insert_slots(Relation table, TupleTableSlot **slots, int n, CommandId command)
 typedef struct Statement
 {
 	struct Statement *outer;
-	MemoryContext query; /* the statement's, holds the slots */
+	const PlannedStmt *planned;
+	MemoryContext query; /* the statement's, holds the slots; NULL: no row is held back */
 	MemoryContext rows;  /* a child of it; NULL before the first row */
 	CommandId command;   /* of all rows held back */
 	uint64 generation;   /* the KtRequestTable they passed */
@@ -208,7 +210,9 @@ static void
 finish_statement(QueryDesc *query)
 {
 	bool several = query->plannedstmt->hasModifyingCTE;
-	Statement mine = {.outer = statement, .query = several ? NULL : query->estate->es_query_cxt};
+	Statement mine = {.outer = statement,
+	                  .planned = query->plannedstmt,
+	                  .query = several ? NULL : query->estate->es_query_cxt};
 
 	statement = &mine;
 	PG_TRY();
@@ -224,6 +228,27 @@ finish_statement(QueryDesc *query)
 		statement = mine.outer;
 	}
 	PG_END_TRY();
+}
+
+bool
+kt_directinsert_is_for(Oid table)
+{
+	const List *targets = statement != NULL ? statement->planned->resultRelations : NIL;
+
+	return list_length(targets) == 1 &&
+	       rt_fetch(linitial_int(targets), statement->planned->rtable)->relid == table;
+}
+
+/* By any command but a plain INSERT. (MERGE has a name from 15 on only.) */
+bool
+kt_directinsert_changes_rows(void)
+{
+	const PlannedStmt *planned = statement != NULL ? statement->planned : NULL;
+
+	if (planned == NULL)
+		return false;
+	return planned->commandType != CMD_INSERT || !IsA(planned->planTree, ModifyTable) ||
+	       ((const ModifyTable *) planned->planTree)->onConflictAction == ONCONFLICT_UPDATE;
 }
 
 void

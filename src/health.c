@@ -402,11 +402,12 @@ report_credentials(Report *report)
 
 /* ---- pauses --------------------------------------------------------------------------------------------- */
 
+/* An account that is paused for several causes has one row. */
 static KtStatement pauses_question = {
 	"SELECT CASE p.account_id WHEN '' THEN 'all accounts' ELSE 'account ' || p.account_id END,"
-	" concat(p.cause, ': ' || p.reason, '; ends ' || p.until, '; tried again ' || p.probe_at),"
-	" p.since FROM kridtech.pauses AS p"
-	" WHERE p.until IS NULL OR p.until > clock_timestamp() ORDER BY 1, p.cause",
+	" string_agg(concat(p.cause, ': ' || p.reason, '; ends ' || p.until, '; tried again ' || p.probe_at),"
+	" '; also ' ORDER BY p.cause), min(p.since) FROM kridtech.pauses AS p"
+	" WHERE p.until IS NULL OR p.until > clock_timestamp() GROUP BY p.account_id ORDER BY 1",
 	SPI_OK_SELECT,
 	{InvalidOid},
 	NULL};

@@ -33,6 +33,12 @@
 /* A callId: faults.md's rule for a credible one. */
 #define KT_MAX_CALL_ID 256
 
+/*
+ * An account ID: a login name, or an e-mail address (254 at most). The pauses have an index on it, which takes no entry
+ * of more than 2.7 kB: an account that could not be paused would be refused again and again.
+ */
+#define KT_MAX_ACCOUNT_ID 256
+
 /* The API's own words, as they may stand in a DETAIL or a log line. */
 #define KT_MAX_WORDS 256
 

@@ -87,6 +87,14 @@ static KtStatement find_call = {
 	{INT8OID, TEXTOID, InvalidOid},
 	NULL};
 
+static KtStatement find_key = {
+	"SELECT other.unique_key, other.id FROM kridtech.call_requests AS r JOIN kridtech.call_requests AS other"
+	" ON other.unique_key = r.unique_key AND other.id <> r.id"
+	" AND other.state NOT IN ('cancelled', 'failed', 'expired') WHERE r.id = $1",
+	SPI_OK_SELECT,
+	{INT8OID, InvalidOid},
+	NULL};
+
 /* The callId may be one that was known before, or that nobody knows. */
 static KtStatement set_placed = {
 	"UPDATE kridtech.call_requests SET state = 'placed', call_id = coalesce($2, call_id), error = $3,"
@@ -216,6 +224,20 @@ refuse_taken_call(Datum id, Datum call_id)
 	                       TextDatumGetCString(call_id), kt_statement_text(0, 1))));
 }
 
+/* A failed request has given its unique_key up. */
+static void
+refuse_taken_key(Datum id, Verdict verdict)
+{
+	Datum values[] = {id};
+
+	if (verdict == VERDICT_NOT_PLACED || kt_statement_run(&find_key, values, NULL) == 0)
+		return;
+	ereport(ERROR, (errcode(ERRCODE_UNIQUE_VIOLATION),
+	                errmsg("unique key \"%s\" of call request " INT64_FORMAT
+	                       " already belongs to call request %s",
+	                       kt_statement_text(0, 1), DatumGetInt64(id), kt_statement_text(0, 2))));
+}
+
 static Datum
 note_of(Verdict verdict)
 {
@@ -258,6 +280,7 @@ kridtech_resolve_call(PG_FUNCTION_ARGS)
 	kt_owner_begin(&owner);
 	judge_request(values[0], verdict);
 	refuse_taken_call(values[0], call_id);
+	refuse_taken_key(values[0], verdict);
 	note = note_of(verdict);
 	values[1] = note;
 	values[2] = BoolGetDatum(verdict == VERDICT_PLACED);

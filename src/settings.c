@@ -131,6 +131,11 @@ check_account_id(char **newval, void **extra, GucSource source)
 			GUC_check_errdetail("It holds a control character.");
 			return false;
 		}
+	if (c - *newval > KT_MAX_ACCOUNT_ID)
+	{
+		GUC_check_errdetail("It is longer than %d bytes.", KT_MAX_ACCOUNT_ID);
+		return false;
+	}
 	return true;
 }
 

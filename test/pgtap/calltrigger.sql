@@ -231,6 +231,36 @@ CREATE TRIGGER look AFTER UPDATE ON test.heir FOR EACH ROW WHEN (NEW.id = 2) EXE
 DELETE FROM test.seen;
 UPDATE test.elder SET phone = phone;
 SELECT is((SELECT calls FROM test.seen), 22::bigint, 'and the other way round');
+-- a row that takes others along: the calls of one table, looked for from another
+CREATE TABLE test.firm (id int PRIMARY KEY);
+CREATE TABLE test.person (firm int REFERENCES test.firm ON UPDATE CASCADE ON DELETE SET NULL, phone text);
+CREATE TABLE test.paper (firm int REFERENCES test.firm ON UPDATE CASCADE ON DELETE CASCADE);
+INSERT INTO test.firm VALUES (1), (2);
+INSERT INTO test.person VALUES (1, '+14155550177'), (2, '+14155550177');
+INSERT INTO test.paper VALUES (1), (2);
+CREATE TRIGGER call AFTER UPDATE ON test.person FOR EACH ROW EXECUTE FUNCTION kridtech_call_trigger('phone');
+CREATE TRIGGER look AFTER UPDATE OR DELETE ON test.paper FOR EACH ROW EXECUTE FUNCTION test.look();
+DELETE FROM test.seen;
+UPDATE test.firm SET id = id + 10;
+DELETE FROM test.firm;
+SELECT is((SELECT string_agg(calls::text, ' ' ORDER BY calls) FROM test.seen), '23 24 25 26', 'a trigger of a table behind a foreign key sees those of another');
+-- a row that ON CONFLICT DO UPDATE or MERGE changes beside those it inserts takes others along
+CREATE TABLE test.shop (id int PRIMARY KEY, phone text);
+CREATE TABLE test.stock (shop int REFERENCES test.shop ON UPDATE CASCADE ON DELETE CASCADE);
+INSERT INTO test.shop VALUES (1), (2), (3);
+INSERT INTO test.stock VALUES (1), (2), (3);
+CREATE TRIGGER call AFTER INSERT ON test.shop FOR EACH ROW EXECUTE FUNCTION kridtech_call_trigger('phone');
+CREATE TRIGGER look AFTER UPDATE OR DELETE ON test.stock FOR EACH ROW EXECUTE FUNCTION test.look();
+DELETE FROM test.seen;
+INSERT INTO test.shop VALUES (11, '+14155550177'), (1, NULL) ON CONFLICT (id) DO UPDATE SET id = 101;
+SELECT is((SELECT calls FROM test.seen), 27::bigint, 'a trigger behind a foreign key sees the calls that ON CONFLICT DO UPDATE queued');
+DELETE FROM test.seen;
+SELECT current_setting('server_version_num')::int >= 150000 AS can_merge \gset
+\if :can_merge
+MERGE INTO test.shop USING (VALUES (12), (2)) AS v(n) ON id = n WHEN MATCHED THEN UPDATE SET id = 102 WHEN NOT MATCHED THEN INSERT VALUES (n, '+14155550177');
+MERGE INTO test.shop USING (VALUES (13), (3)) AS v(n) ON id = n WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (n, '+14155550177');
+SELECT is((SELECT string_agg(calls::text, ' ' ORDER BY calls) FROM test.seen), '28 29', 'and those of MERGE');
+\endif
 ROLLBACK;
 
 -- rolled back

@@ -238,6 +238,15 @@ SELECT is(test.state_of(format('SELECT kridtech_resolve_call(%s, ''redial'')', :
 UPDATE kridtech.call_requests SET not_after = NULL, not_before = '2999-01-01' WHERE id = :id;
 SELECT kridtech_resolve_call(:id, 'redial') \g /dev/null
 SELECT is((test.request(:id)).next_attempt_at, '2999-01-01'::timestamptz, 'nor before it');
+-- a failed request's unique_key may have passed to another one
+SELECT test.left_as('failed') AS id \gset
+UPDATE kridtech.call_requests SET unique_key = 'passed on' WHERE id = :id;
+SELECT kridtech_queue_call('+14155550121', unique_key => 'passed on') AS holder \gset
+SELECT ok(e.state = '23505' AND e.message = format('unique key "passed on" of call request %s already belongs to call request %s', :id, :holder), 'whose key is held is not resolved as ' || word)
+  FROM unnest(ARRAY['placed', 'redial']) word, LATERAL test.ending_of(format('SELECT kridtech_resolve_call(%s, %L)', :id, word)) e;
+SELECT is(test.state_of(format('SELECT kridtech_resolve_call(%s, ''not_placed'')', :id)), '00000', 'but as not placed');
+SELECT ok(kridtech_cancel_call(:holder), 'the holder is cancelled');
+SELECT is(test.state_of(format('SELECT kridtech_resolve_call(%s, ''redial'')', :id)), '00000', 'then it is redialled');
 
 -- pause and resume
 CREATE FUNCTION test.pauses() RETURNS text LANGUAGE sql AS $$
@@ -288,6 +297,11 @@ SELECT is((test.ending_for('pgtap_q_inserter', format('INSERT INTO kridtech.call
 SELECT is((test.ending_for('pgtap_q_inserter', format('INSERT INTO kridtech.call_requests (to_number) VALUES (%L)', number))).state, '23514', 'a direct INSERT of ' || number || ' is refused')
   FROM unnest(ARRAY['14155550123', '+04155550123', '+141555', '+1415555012345678', '+1 4155550123', '', E'+14155550123\n', '+1415555012x', 'x+14155550123']) number;
 SELECT is((test.ending_for('pgtap_q_inserter', format('INSERT INTO kridtech.call_requests (to_number) VALUES (%L)', number))).state, '00000', 'a direct INSERT of ' || number || ' is taken') FROM unnest(ARRAY['+1234567', '+123456789012345']) number;
+-- an account that could not be paused, for it fits no index, would be refused for ever
+SELECT is((test.ending_for('pgtap_q_inserter', format('INSERT INTO kridtech.call_requests (to_number, account_id) VALUES (''+14155550136'', repeat(''x'', %s))', n))).state, state, 'a direct INSERT for an account of ' || n || ' bytes gets ' || state)
+  FROM (VALUES (0, '23514'), (1, '00000'), (256, '00000'), (257, '23514')) AS v(n, state);
+SELECT is(test.state_of(format('SELECT kridtech_queue_call(''+14155550136'', account_id => repeat(''x'', %s))', n)), state, 'kridtech_queue_call() gets ' || state)
+  FROM (VALUES (0, '22023'), (1, '00000'), (256, '00000'), (257, '22023')) AS v(n, state);
 SELECT is((test.ending_for('pgtap_q_inserter', 'INSERT INTO kridtech.call_requests (to_number) SELECT ''+14155550134'' FROM generate_series(1, 10001)')).state, '54000', 'his rows count');
 SELECT is(test.state_of('INSERT INTO kridtech.call_requests (to_number) SELECT ''+14155550134'' FROM generate_series(1, 10001)'), '00000', 'those of a superuser do not: a restore has many');
 SELECT is(test.state_of('INSERT INTO kridtech.call_requests (to_number, state, attempts, call_id, finished_at, created_by, created_at) VALUES (''+14155550135'', ''placed'', 1, ''loaded'', now(), ''somebody'', ''2001-01-01'')'), '00000', 'and he may load any state');

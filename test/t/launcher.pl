@@ -250,10 +250,12 @@ like(health($node, 'a', 'credentials'), qr{^f\|account "acct-2": API key file "/
 	'health looks at every account');
 $node->safe_psql('a', q{DELETE FROM kridtech.accounts});
 $node->safe_psql('a', q{INSERT INTO kridtech.pauses (account_id, cause, reason, until) VALUES
-	('acct-1', 'manual', 'holiday', NULL), ('', 'rate', NULL, now() + interval '1 hour'), ('acct-3', 'rate', NULL, now())});
+	('acct-1', 'manual', 'holiday', NULL), ('', 'rate', NULL, now() + interval '1 hour'), ('acct-3', 'rate', NULL, now()),
+	('acct-4', 'manual', 'holiday', NULL), ('acct-4', 'credits', 'topped up never', NULL), ('acct-4', 'rate', NULL, now())});
 is(health($node, 'a', 'account acct-1'), 'f|manual: holiday', 'health has a row for a paused account');
 like(health($node, 'a', 'all accounts'), qr/^f\|rate; ends 2/, 'and for a pause of all');
 is(health($node, 'a', 'account acct-3'), '', 'but none for a pause that is over');
+is(health($node, 'a', 'account acct-4'), 'f|credits: topped up never; also manual: holiday', 'and a single one for an account with two causes');
 $node->safe_psql('a', q{INSERT INTO kridtech.call_requests (to_number, created_at, account_id)
 	VALUES ('+14155550123', now() - interval '1 hour', 'acct-1')});
 like(health($node, 'a', 'queue'), qr/^t\|1 ready/, 'what waits for a pause is no fault');
