@@ -326,7 +326,7 @@ define_dialer(void)
 	            &kt_databases, "", check_databases, NULL);
 	define_dialer_limits();
 	define_switch("kridtech.correlate",
-	              "Adds the dynamic variable kridtech_ref, random per attempt, to every call.",
+	              "Adds the dynamic variable kridtech_ref, random per attempt, to every queued call.",
 	              "A webhook that brings it back proves which request it belongs to.",
 	              &kt_correlate, true);
 	define_switch(
