@@ -5,6 +5,7 @@
 #define KT_ASCII_H
 
 #include <stdbool.h>
+#include <string.h>
 
 static inline bool
 kt_is_space(char c)
@@ -22,6 +23,13 @@ static inline bool
 kt_is_alnum(char c)
 {
 	return kt_is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+/* Stands in a URL's path as it is: clients write the others as %, or end the path before them. */
+static inline bool
+kt_is_path(char c)
+{
+	return c > ' ' && c <= '~' && strchr("?#%\"<>\\^`{|}", c) == NULL;
 }
 
 #endif /* KT_ASCII_H */

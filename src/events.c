@@ -90,7 +90,8 @@ static KtStatement insert_events = {
 	NULL};
 
 static KtStatement count_equals = {
-	"UPDATE kridtech.webhook_events AS e SET deliveries = e.deliveries + v.deliveries"
+	"UPDATE kridtech.webhook_events AS e SET"
+	" deliveries = e.deliveries + least(v.deliveries, 2147483647 - e.deliveries)"
 	" FROM unnest($1, $2, $3) WITH ORDINALITY AS v (call_id, raw, deliveries, n)"
 	" WHERE e.call_id = v.call_id AND e.raw = v.raw RETURNING v.n",
 	SPI_OK_UPDATE_RETURNING,

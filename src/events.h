@@ -70,8 +70,13 @@ extern void kt_events_notify(const char *const *call_ids, int n);
  */
 extern int kt_events_verify(long *again_ms);
 
-/* Events whose call_id (UTF-8) the API has listed become verified by 'api'. Returns how many. */
+/*
+ * Events whose call_id (UTF-8) the API has listed become verified: by 'request' and naming it where there is one, also
+ * if they were verified by 'api' before; else by 'api'. Returns how many. kt_events_verify_requested() does the former
+ * alone, for one call.
+ */
 extern int kt_events_verify_listed(const char *const *call_ids, int n);
+extern int kt_events_verify_requested(const char *call_id);
 
 /*
  * Requests that are 'unknown', and whose kridtech_ref an event has brought back, become 'placed' with the

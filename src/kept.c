@@ -177,7 +177,7 @@ take_room(KtKeptReason reason, int64 size)
 
 /* An equal row that waits for nothing any more is woken by one that may still become an event. */
 static KtStatement count_equal = {
-	"UPDATE kridtech.webhook_inbox AS i SET deliveries = i.deliveries + $2,"
+	"UPDATE kridtech.webhook_inbox AS i SET deliveries = i.deliveries + least($2, 2147483647 - i.deliveries),"
 	" reason = CASE WHEN i.next_attempt_at IS NULL THEN $3 ELSE i.reason END,"
 	" detail = CASE WHEN i.next_attempt_at IS NULL THEN $4 ELSE i.detail END,"
 	" next_attempt_at = coalesce(i.next_attempt_at, clock_timestamp() + $5 * interval '1 second')"
@@ -190,7 +190,8 @@ static KtStatement put_row = {
 	"INSERT INTO kridtech.webhook_inbox AS i"
 	" (body, deliveries, reason, detail, next_attempt_at, received_at, remote_addr, call_id)"
 	" VALUES ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 second', $6, $7::inet, $8)"
-	" ON CONFLICT (sha256(body)) DO UPDATE SET deliveries = i.deliveries + excluded.deliveries",
+	" ON CONFLICT (sha256(body)) DO UPDATE SET deliveries = i.deliveries"
+	" + least(excluded.deliveries, 2147483647 - i.deliveries)",
 	SPI_OK_INSERT,
 	{BYTEAOID, INT4OID, TEXTOID, TEXTOID, INT4OID, TIMESTAMPTZOID, TEXTOID, TEXTOID},
 	NULL};

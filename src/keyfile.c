@@ -220,7 +220,10 @@ kt_keyfile_read_whole(const char *path, KtKeyRule rule, KtBuf *out, int *err)
 	return fault;
 }
 
-/* One line of a file of secrets: the secret in it, "" when it is empty. It is cut where its white space begins. */
+/*
+ * One line of a file of secrets: the secret in it, "" when it is empty. It is cut where its white space begins. One that
+ * a client writes otherwise in a URL would open nothing, and each webhook would be lost.
+ */
 static KtKeyFault
 take_secret(char *line, size_t max_len, const char **secret)
 {
@@ -233,7 +236,7 @@ take_secret(char *line, size_t max_len, const char **secret)
 	while (len > 0 && kt_is_space(line[len - 1]))
 		line[--len] = '\0';
 	for (i = 0; i < len; i++)
-		if (line[i] <= ' ' || line[i] > '~')
+		if (!kt_is_path(line[i]))
 			return KT_KEY_CHARACTERS;
 	*secret = line;
 	return len > max_len ? KT_KEY_TOO_LONG : KT_KEY_OK;

@@ -16,7 +16,7 @@ typedef enum KtKeyFault
 	KT_KEY_MODE,       /* permissions other than 0600 and 0400 */
 	KT_KEY_EMPTY,      /* nothing but white space */
 	KT_KEY_TOO_LONG,   /* over KT_MAX_KEY bytes */
-	KT_KEY_CHARACTERS /* white space, control or non-ASCII bytes within the key: not a header value */
+	KT_KEY_CHARACTERS /* a byte within the key that cannot stand in a header's value, or within a token, in a path */
 } KtKeyFault;
 
 /*
@@ -41,8 +41,8 @@ extern KtKeyFault kt_keyfile_read_whole(const char *path, KtKeyRule rule, KtBuf 
 
 /*
  * Cuts what kt_keyfile_read_whole() has read into the secrets that it holds, one a line, without the white space
- * around them and without empty lines. They stay in buf, NUL-terminated. At most so many, of at most so many
- * bytes each: KT_KEY_TOO_LONG beyond.
+ * around them and without empty lines. They stay in buf, NUL-terminated. They are parts of a URL: KT_KEY_CHARACTERS where
+ * one cannot stand in its path as it is. At most so many, of at most so many bytes each: KT_KEY_TOO_LONG beyond.
  */
 extern KtKeyFault kt_keyfile_split(KtBuf *buf, const char **secrets, int max, size_t max_len,
                                    int *n);

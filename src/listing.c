@@ -129,6 +129,7 @@ void
 kt_listing_reconcile(KtListing *listing)
 {
 	Bindings bindings = {.listing = listing};
+	bool any = false;
 
 	if (!run_unit("reconciling unknown requests", judge_work, &bindings))
 		return;
@@ -137,6 +138,7 @@ kt_listing_reconcile(KtListing *listing)
 		bindings.bound = 0;
 		if (!run_unit("binding a request to its call", bind_work, &bindings) || bindings.bound == 0)
 			continue;
+		any = true;
 		kt_count(listing->slot, KT_COUNT_SYNC_BOUND, 1);
 		ereport(
 			LOG,
@@ -144,4 +146,7 @@ kt_listing_reconcile(KtListing *listing)
 		            " has become",
 		            bindings.items[bindings.current].request_id)));
 	}
+	/* Its event may be here, verified by this very list. */
+	if (any)
+		kt_listing_verify(listing);
 }

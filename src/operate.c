@@ -10,6 +10,8 @@
 #include "arguments.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
+#include "convert.h"
+#include "events.h"
 #include "extension.h"
 #include "fmgr.h"
 #include "limits.h"
@@ -290,6 +292,8 @@ kridtech_resolve_call(PG_FUNCTION_ARGS)
 	values[2] = note;
 	(void) kt_statement_run(update_for(verdict), values, call_id == 0 ? " n " : NULL);
 	kt_owner_end(&owner);
+	if (call_id != 0)
+		(void) kt_events_verify_requested(kt_convert_to_utf8(TextDatumGetCString(call_id)));
 	if (verdict == VERDICT_REDIAL)
 		kt_wake_at_commit(false);
 	PG_RETURN_VOID();

@@ -11,6 +11,7 @@
 
 #include "settings.h"
 
+#include "ascii.h"
 #include "compat.h"
 #include "fetchurl.h"
 #include "nodes/pg_list.h"
@@ -231,7 +232,7 @@ check_webhook_path(char **newval, void **extra, GucSource source)
 	else if (strcmp(*newval, "/healthz") == 0)
 		fault = "That is where the receiver says whether it works.";
 	for (c = *newval; *c != '\0' && fault == NULL; c++)
-		if (*c <= ' ' || *c > '~' || strchr("?#%\"<>\\^`{|}", *c) != NULL)
+		if (!kt_is_path(*c))
 			fault = "It holds a character that cannot stand in a path as it is.";
 	if (fault == NULL)
 		return true;

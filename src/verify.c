@@ -5,6 +5,9 @@
  * kridtech_ref is not looked at again: an attempt is committed before its ref leaves this server, so it was
  * there when the event was stored.
  *
+ * The API may vouch for an event before its request has the callId: a lost answer's call is in the list first, and
+ * bound afterwards. So each list asks again for the requests of its calls, and so does a human who names a call.
+ *
  * Both passes walk through their rows in rounds, a bounded number a call, and wait for nobody: rows that are
  * locked come in the next round, and so does everything while a table is.
  */
@@ -125,10 +128,11 @@ static KtStatement walk_events = {
 	{TIMESTAMPTZOID, TEXTOID, INT8OID},
 	NULL};
 
-/* Each event is verified once, so a trigger on it fires once. */
+/* Each event is verified once, so a trigger on it fires once; twice where its request is found later. */
 static KtStatement set_verified = {
 	"WITH free AS MATERIALIZED (SELECT e.call_id FROM kridtech.webhook_events AS e"
-	" WHERE e.call_id = ANY ($1) AND e.verified_by IS NULL FOR UPDATE SKIP LOCKED)"
+	" WHERE e.call_id = ANY ($1) AND (e.verified_by IS NULL OR e.verified_by = 'api' AND $3 = 'request')"
+	" FOR UPDATE SKIP LOCKED)"
 	" UPDATE kridtech.webhook_events AS e SET verified_by = $3, request_id = coalesce(v.request_id, e.request_id)"
 	" FROM unnest($1, $2) AS v (call_id, request_id), free"
 	" WHERE e.call_id = v.call_id AND free.call_id = v.call_id",
@@ -253,24 +257,66 @@ kt_events_verify(long *again_ms)
 	return changed;
 }
 
-int
-kt_events_verify_listed(const char *const *call_ids, int n)
+/* Events of these calls that name no request although there is one. Each look-up is by a key. */
+static KtStatement find_requests = {
+	"SELECT e.call_id, r.id FROM unnest($1) AS v (call_id)"
+	" CROSS JOIN LATERAL (SELECT q.call_id FROM kridtech.webhook_events AS q WHERE q.call_id = v.call_id"
+	" AND q.request_id IS NULL LIMIT 1) AS e"
+	" CROSS JOIN LATERAL (SELECT q.id FROM kridtech.call_requests AS q WHERE q.call_id = v.call_id LIMIT 1) AS r",
+	SPI_OK_SELECT,
+	{TEXTARRAYOID},
+	NULL};
+
+static int
+verify_requested(KtParameter *call_ids, int n)
 {
+	Found requested = find_none(n, "request");
+	Datum values[1];
+	uint64 rows;
+	uint64 i;
+
+	values[0] = kt_statement_array(TEXTOID, call_ids, n);
+	rows = kt_statement_run(&find_requests, values, NULL);
+	for (i = 0; i < rows; i++)
+		add(&requested, kt_statement_text(i, 1), kt_statement_int64(i, 2));
+	return verify_all(&requested);
+}
+
+/* Verifies events of these calls by their requests, and the others by the API if it lists them. */
+static int
+verify_calls(const char *const *call_ids, int n, bool are_listed)
+{
+	Found listed = find_none(n, "api");
 	KtOwner owner;
 	int changed = 0;
 	int i;
 
+	if (n == 0)
+		return 0;
 	kt_owner_begin(&owner);
-	if (kt_extension_lock_at_once("webhook_events", RowExclusiveLock))
+	if (kt_extension_lock_at_once("webhook_events", RowExclusiveLock) &&
+	    kt_extension_lock_at_once("call_requests", AccessShareLock))
 	{
-		Found listed = find_none(n, "api");
-
 		for (i = 0; i < n; i++)
 			add(&listed, kt_convert_to_server(call_ids[i]), 0);
-		changed = verify_all(&listed);
+		changed = verify_requested(listed.call_ids, n);
+		if (are_listed)
+			changed += verify_all(&listed);
 	}
 	kt_owner_end(&owner);
 	return changed;
+}
+
+int
+kt_events_verify_listed(const char *const *call_ids, int n)
+{
+	return verify_calls(call_ids, n, true);
+}
+
+int
+kt_events_verify_requested(const char *call_id)
+{
+	return verify_calls(&call_id, 1, false);
 }
 
 /* ---- binding ----------------------------------------------------------------------------------------- */

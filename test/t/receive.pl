@@ -118,6 +118,14 @@ $r->post($r->webhook('call_notified'));
 ok(kt_wait(sub { $listener->query('SELECT 1') =~ /Asynchronous notification "kridtech_webhooks" with payload "call_notified"/ }),
 	'a NOTIFY names the call');
 
+# ---- a count that is at its end --------------------------------------------------------------------------------------
+
+$r->sql("UPDATE kridtech.webhook_events SET deliveries = 2147483646 WHERE call_id = 'call_1'");
+$r->sql('UPDATE kridtech.webhook_inbox SET deliveries = 2147483647');
+is_deeply([ map { $r->post($body) } 1 .. 2 ], [ 200, 200 ], 'deliveries beyond what a count can hold are answered as before');
+is($r->deliveries('call_1') . $r->kept('call_1'), '2147483647conflict', 'and no second event, nor kept');
+is_deeply([ $r->post('[]'), $r->post($r->webhook('call_1', transcript => 'another')) ], [ 400, 200 ], 'also of what is in the inbox');
+
 # ---- the worker -----------------------------------------------------------------------------------------------------
 
 is(

@@ -188,7 +188,7 @@ is(curl('token_2'), 200, 'and the old one, too');
 write_tokens("next-token-77ab\n");
 ok(kt_wait(sub { curl('token_3') == 404 }), 'after that only the new one');
 is(curl('token_4', token => 'next-token-77ab'), 200, 'is');
-for my $bad ([ '', 0600, 'an empty token file' ], [ "x\n", 0644, 'a token file that others can read' ], [ "a b\n", 0600, 'a token with a blank' ])
+for my $bad ([ '', 0600, 'an empty token file' ], [ "x\n", 0644, 'a token file that others can read' ], [ "a b\n", 0600, 'a token with a blank' ], [ "a?b\n", 0600, 'one that a URL cannot hold' ])
 {
 	write_tokens($bad->[0], $bad->[1]);
 	ok(kt_wait(sub { $r->health =~ /^f\|.*kridtech\.webhook_token_file/ }), "$bad->[2] is refused");

@@ -73,6 +73,9 @@ for (3, 4)
 cmp_ok($r->sql(q{SELECT extract(epoch FROM max(at) - min(at)) FROM updates WHERE call_id LIKE 'call_round%'}), '<', 9, 'of which the second comes soon after the first');
 $r->sql('DROP TRIGGER note ON kridtech.webhook_events');
 $r->becomes(verified('call_refused'), 'request 2', 'and the one kept back is verified without the trigger', 30);
+request(5, 'unknown');
+$r->sql(q{SELECT kridtech_resolve_call(5, 'placed', 'call_listed')});
+is($r->sql(verified('call_listed')), 'request 5', 'what the API had verified names the request that a human says it is');
 
 # ---- requests whose answer was lost ------------------------------------------------------------------------------
 

@@ -61,6 +61,10 @@ $d->becomes($_, 'unknown', 'all are unknown at first') for $one, $none, @twins, 
 my ($its_call) = map { $_->{callId} } grep { defined $_->{callId} } $d->ledger('+4930000005');
 $d->sql(qq{INSERT INTO kridtech.webhook_events (call_id, raw, variables) VALUES ('$its_call', '{}', '{"kridtech_ref": "another"}')});
 
+# a webhook without variables, which the list verifies before it is known to be that request's
+my ($found_call) = map { $_->{callId} } $d->ledger('+4930000001');
+$d->sql("INSERT INTO kridtech.webhook_events (call_id, raw) VALUES ('$found_call', '{}')");
+
 # an account whose calls the list does not name as ours
 $lost->('+4930000006');
 my $elsewhere = $d->queue('+4930000006', account_id => 'acct-6');
@@ -75,6 +79,7 @@ like(detail($one), qr/exactly one to the number for the attempt's time, created 
 	'the evidence stands with the attempt');
 unlike(detail($one), qr/4930000001/, 'without the number');
 is($d->sql("SELECT live, call_id = '$call' FROM kridtech.call_attempts WHERE request_id = $one"), 't|t', 'which stays the one that was applied');
+$d->sql_becomes("SELECT verified_by || ' ' || request_id FROM kridtech.webhook_events WHERE call_id = '$call'", "request $one", 'its webhook, which was here before, names it', 20);
 $d->becomes($hung, 'placed', 'one that was never answered is bound as well', 20);
 $d->becomes($elsewhere, 'placed', 'and one of an account without a row of its own', 20);
 
@@ -186,6 +191,19 @@ $d->becomes($other, 'placed', 'a trigger that refuses one binding does not stop 
 is($d->state($refused), 'unknown', 'the refused one waits');
 $d->sql('DROP TRIGGER refuse ON kridtech.call_requests');
 $d->becomes($refused, 'placed', 'and is bound once it may', 20);
+
+# ---- a webhook and a list before the answer ----------------------------------------------------------------------------------
+
+$d->set('kridtech.request_timeout' => '30s');
+$d->scenario(toNumber => '+4930000017', fault => 'latency', latency => 4000, times => 1);
+my $slow = $d->queue('+4930000017');
+my $early;
+ok(kt_wait(sub { ($early) = grep { defined } map { $_->{callId} } $d->ledger('+4930000017'); defined $early }), 'a call is placed and its answer awaited');
+$d->sql("INSERT INTO kridtech.webhook_events (call_id, raw) VALUES ('$early', '{}')");
+$d->sql_becomes("SELECT verified_by FROM kridtech.webhook_events WHERE call_id = '$early'", 'api', 'its webhook is verified by the list');
+is($d->state($slow), 'placing', 'before the answer comes');
+$d->sql_becomes("SELECT verified_by || ' ' || request_id FROM kridtech.webhook_events WHERE call_id = '$early'", "request $slow", 'and names its request after that', 20);
+$d->reset('kridtech.request_timeout');
 
 # ---- after a crash -------------------------------------------------------------------------------------------------------------
 

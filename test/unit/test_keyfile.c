@@ -351,17 +351,22 @@ secrets_stand_one_a_line(void **state)
 	expect_split(BYTES("old\nnew\n"), KT_KEY_OK, "old,new");
 	expect_split(BYTES("\n  old \r\n\n\tnew\n\n"), KT_KEY_OK, "old,new");
 	expect_split(BYTES("12345678"), KT_KEY_OK, "12345678");
+	expect_split(BYTES("a/b+c==\n~a!$&()"), KT_KEY_OK, "a/b+c==,~a!$&()");
 }
 
 static void
 what_is_no_list_of_secrets_is_refused(void **state)
 {
+	const char *c;
+
 	(void) state;
 	expect_split(BYTES("a\nb\nc"), KT_KEY_TOO_LONG, "");
 	expect_split(BYTES("123456789"), KT_KEY_TOO_LONG, "");
 	expect_split(BYTES("a b"), KT_KEY_CHARACTERS, "");
 	expect_split(BYTES("a\n\x80"), KT_KEY_CHARACTERS, "");
 	expect_split(BYTES("a\0b"), KT_KEY_CHARACTERS, "");
+	for (c = "?#%\"<>\\^`{|}"; *c != '\0'; c++)
+		expect_split((char[]){'a', *c}, 2, KT_KEY_CHARACTERS, "");
 	expect_split(BYTES("\n \n"), KT_KEY_EMPTY, "");
 	expect_split("", 0, KT_KEY_EMPTY, "");
 }
