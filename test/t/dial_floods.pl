@@ -330,8 +330,9 @@ SKIP:
 	my $dir = tempdir(CLEANUP => 1);
 	kt_run($ENV{CC} // 'cc', qw(-shared -fPIC -O1 -o), "$dir/slow_dns.so", "$ENV{KRIDTECH_SOURCE}/test/t/preload/slow_dns.c", '-ldl');
 	local $ENV{LD_PRELOAD} = "$dir/slow_dns.so";
+	# long enough for all to be begun before the first is given up
 	my $s = Dialing->new('stuck', base_url => 'https://api.slow.invalid',
-		conf => "kridtech.connect_timeout = '1s'\nkridtech.max_concurrent_requests = 400\n");
+		conf => "kridtech.connect_timeout = '5s'\nkridtech.max_concurrent_requests = 400\n");
 	$s->sql(q{SELECT count(kridtech_queue_call('+493180' || lpad(i::text, 4, '0'))) FROM generate_series(1, 400) AS i});
 	$s->sql_becomes(q{SELECT count(*) FROM kridtech.call_attempts WHERE outcome = 'not sent'}, 400, 'no name is resolved', 20);
 	my $id = $s->queue('+4931809999', account_id => 'another');
