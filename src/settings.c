@@ -231,6 +231,8 @@ check_webhook_path(char **newval, void **extra, GucSource source)
 		fault = "It ends with a slash.";
 	else if (strcmp(*newval, "/healthz") == 0)
 		fault = "That is where the receiver says whether it works.";
+	else if (kt_has_dot_segment(*newval))
+		fault = "It holds a segment \".\" or \"..\", which clients take away.";
 	for (c = *newval; *c != '\0' && fault == NULL; c++)
 		if (!kt_is_path(*c))
 			fault = "It holds a character that cannot stand in a path as it is.";
