@@ -328,10 +328,10 @@ define_dialer(void)
 	            "Where it is empty, nothing dials. Databases may be named before they exist.",
 	            &kt_databases, "", check_databases, NULL);
 	define_dialer_limits();
-	define_switch("kridtech.correlate",
-	              "Adds the dynamic variable kridtech_ref, random per attempt, to every queued call.",
-	              "A webhook that brings it back proves which request it belongs to.",
-	              &kt_correlate, true);
+	define_switch(
+		"kridtech.correlate",
+		"Adds the dynamic variable kridtech_ref, random per attempt, to every queued call.",
+		"A webhook that brings it back proves which request it belongs to.", &kt_correlate, true);
 	define_switch(
 		"kridtech.notify",
 		"Sends NOTIFY kridtech_calls when a request is finished, kridtech_webhooks for a new event.",

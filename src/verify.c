@@ -321,7 +321,8 @@ may_harm(void)
 {
 	Relation events = kt_extension_table("webhook_events");
 	const TriggerDesc *triggers = events->trigdesc;
-	bool harmful = events->rd_refcnt > 1 && DatumGetInt32(DirectFunctionCall1(pg_trigger_depth, 0)) > 0;
+	bool harmful =
+		events->rd_refcnt > 1 && DatumGetInt32(DirectFunctionCall1(pg_trigger_depth, 0)) > 0;
 	int i;
 
 	for (i = 0; triggers != NULL && i < triggers->numtriggers; i++)
