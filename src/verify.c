@@ -102,7 +102,7 @@ apply(Change change, const void *set, int n)
 	if (kt_xact_try(take_step, &step, &sqlstate, &message))
 		return step.changed;
 	log_failure(message);
-	for (i = 0; i < n && sqlstate != ERRCODE_QUERY_CANCELED; i++)
+	for (i = 0; n > 1 && i < n && sqlstate != ERRCODE_QUERY_CANCELED; i++)
 	{
 		step.first = i;
 		step.n = 1;

@@ -92,6 +92,17 @@ $r->sql(q{
 request(6, 'unknown');
 $r->sql(q{SELECT kridtech_resolve_call(6, 'placed', 'call_deferred')});
 is($r->sql(state(6)) . ' ' . $r->sql(verified('call_deferred')), 'placed call_deferred api none', 'no deferred trigger on the events costs a human his word');
+$r->sql(q{
+	DROP TRIGGER refuse ON kridtech.webhook_events;
+	CREATE SEQUENCE app.fired;
+	CREATE OR REPLACE FUNCTION app.refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not this one, %', nextval('app.fired'); END $$;
+	CREATE TRIGGER refuse BEFORE UPDATE ON kridtech.webhook_events
+		FOR EACH ROW WHEN (NEW.call_id = 'call_once') EXECUTE FUNCTION app.refuse();
+	INSERT INTO kridtech.webhook_events (call_id, raw, verified_by) VALUES ('call_once', '{}', 'api')});
+request(8, 'unknown');
+$r->sql(q{SELECT kridtech_resolve_call(8, 'placed', 'call_once')});
+is($r->sql(state(8)) . ' ' . $r->sql(verified('call_once')), 'placed call_once api none', 'nor does another one');
+is($r->sql('SELECT last_value FROM app.fired'), 1, 'which is not fired again for the same event at once');
 $r->sql('DROP TRIGGER refuse ON kridtech.webhook_events');
 request(7, 'unknown');
 $r->sql(q{CREATE TRIGGER resolve BEFORE UPDATE ON kridtech.webhook_events
