@@ -590,7 +590,7 @@ RETURNS integer
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'kridtech_sync_calls';
 COMMENT ON FUNCTION kridtech_sync_calls(text) IS
-	'Brings the calls that the API lists now into kridtech.calls; returns how many rows were added or changed. Events of kridtech.webhook_events whose call the API lists become verified by api. Errors: as kridtech_calls(), and 25006';
+	'Brings the calls that the API lists now into kridtech.calls; returns how many rows were added or changed. Events of kridtech.webhook_events whose call the API lists become verified by api, or by request where it is one of ours. Errors: as kridtech_calls(), and 25006';
 
 -- ---------------------------------------------------------------------------------------------------
 -- Functions that queue a call, for the dialer to place after commit

@@ -122,6 +122,9 @@ ALTER SYSTEM SET kridtech.base_url = 'https://größe.example';
 ALTER SYSTEM SET kridtech.account_id = E'a\tb';
 SELECT repeat('x', 257) AS long \gset
 ALTER SYSTEM SET kridtech.account_id = :'long';
+-- webhook_path: as a client sends it
+ALTER SYSTEM SET kridtech.webhook_path = '/a b';
+ALTER SYSTEM SET kridtech.webhook_path = '/a/../b';
 -- databases: a list of identifiers, 32 at most
 ALTER SYSTEM SET kridtech.databases = 'a,,b';
 ALTER SYSTEM SET kridtech.databases = 'a b';

@@ -32,4 +32,20 @@ kt_is_path(char c)
 	return c > ' ' && c <= '~' && strchr("?#%\"<>\\^`{|}", c) == NULL;
 }
 
+/* Whether one of its segments is "." or "..", which clients take out of a path, with what stands before. */
+static inline bool
+kt_has_dot_segment(const char *path)
+{
+	size_t len;
+
+	for (;; path += len + 1)
+	{
+		len = strcspn(path, "/");
+		if ((len == 1 || len == 2) && strncmp(path, "..", len) == 0)
+			return true;
+		if (path[len] == '\0')
+			return false;
+	}
+}
+
 #endif /* KT_ASCII_H */

@@ -73,7 +73,7 @@ extern int kt_events_verify(long *again_ms);
 /*
  * Events whose call_id (UTF-8) the API has listed become verified: by 'request' and naming it where there is one, also
  * if they were verified by 'api' before; else by 'api'. Returns how many. kt_events_verify_requested() does the former
- * alone, for one call.
+ * alone, for one call (in the database's encoding), or leaves it to the next list.
  */
 extern int kt_events_verify_listed(const char *const *call_ids, int n);
 extern int kt_events_verify_requested(const char *call_id);

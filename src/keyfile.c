@@ -238,6 +238,8 @@ take_secret(char *line, size_t max_len, const char **secret)
 	for (i = 0; i < len; i++)
 		if (!kt_is_path(line[i]))
 			return KT_KEY_CHARACTERS;
+	if (kt_has_dot_segment(line))
+		return KT_KEY_CHARACTERS;
 	*secret = line;
 	return len > max_len ? KT_KEY_TOO_LONG : KT_KEY_OK;
 }

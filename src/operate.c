@@ -10,7 +10,6 @@
 #include "arguments.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
-#include "convert.h"
 #include "events.h"
 #include "extension.h"
 #include "fmgr.h"
@@ -293,7 +292,7 @@ kridtech_resolve_call(PG_FUNCTION_ARGS)
 	(void) kt_statement_run(update_for(verdict), values, call_id == 0 ? " n " : NULL);
 	kt_owner_end(&owner);
 	if (call_id != 0)
-		(void) kt_events_verify_requested(kt_convert_to_utf8(TextDatumGetCString(call_id)));
+		(void) kt_events_verify_requested(TextDatumGetCString(call_id));
 	if (verdict == VERDICT_REDIAL)
 		kt_wake_at_commit(false);
 	PG_RETURN_VOID();

@@ -231,6 +231,8 @@ check_webhook_path(char **newval, void **extra, GucSource source)
 		fault = "It ends with a slash.";
 	else if (strcmp(*newval, "/healthz") == 0)
 		fault = "That is where the receiver says whether it works.";
+	else if (kt_has_dot_segment(*newval))
+		fault = "It holds a segment \".\" or \"..\", which clients take away.";
 	for (c = *newval; *c != '\0' && fault == NULL; c++)
 		if (!kt_is_path(*c))
 			fault = "It holds a character that cannot stand in a path as it is.";
@@ -326,10 +328,10 @@ define_dialer(void)
 	            "Where it is empty, nothing dials. Databases may be named before they exist.",
 	            &kt_databases, "", check_databases, NULL);
 	define_dialer_limits();
-	define_switch("kridtech.correlate",
-	              "Adds the dynamic variable kridtech_ref, random per attempt, to every queued call.",
-	              "A webhook that brings it back proves which request it belongs to.",
-	              &kt_correlate, true);
+	define_switch(
+		"kridtech.correlate",
+		"Adds the dynamic variable kridtech_ref, random per attempt, to every queued call.",
+		"A webhook that brings it back proves which request it belongs to.", &kt_correlate, true);
 	define_switch(
 		"kridtech.notify",
 		"Sends NOTIFY kridtech_calls when a request is finished, kridtech_webhooks for a new event.",

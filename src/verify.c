@@ -6,7 +6,8 @@
  * there when the event was stored.
  *
  * The API may vouch for an event before its request has the callId: a lost answer's call is in the list first, and
- * bound afterwards. So each list asks again for the requests of its calls, and so does a human who names a call.
+ * bound afterwards. So each list asks again for the requests of its calls, and so does a human who names a call,
+ * where that can do his own transaction no harm.
  *
  * Both passes walk through their rows in rounds, a bounded number a call, and wait for nobody: rows that are
  * locked come in the next round, and so does everything while a table is.
@@ -15,6 +16,7 @@
 
 #include "events.h"
 
+#include "access/table.h"
 #include "api.h"
 #include "catalog/pg_type.h"
 #include "convert.h"
@@ -25,6 +27,7 @@
 #include "statement.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "xact.h"
 
 /*
@@ -99,7 +102,7 @@ apply(Change change, const void *set, int n)
 	if (kt_xact_try(take_step, &step, &sqlstate, &message))
 		return step.changed;
 	log_failure(message);
-	for (i = 0; i < n && sqlstate != ERRCODE_QUERY_CANCELED; i++)
+	for (i = 0; n > 1 && i < n && sqlstate != ERRCODE_QUERY_CANCELED; i++)
 	{
 		step.first = i;
 		step.n = 1;
@@ -282,41 +285,64 @@ verify_requested(KtParameter *call_ids, int n)
 	return verify_all(&requested);
 }
 
-/* Verifies events of these calls by their requests, and the others by the API if it lists them. */
-static int
-verify_calls(const char *const *call_ids, int n, bool are_listed)
+static bool
+lock_tables(void)
+{
+	return kt_extension_lock_at_once("webhook_events", RowExclusiveLock) &&
+	       kt_extension_lock_at_once("call_requests", AccessShareLock);
+}
+
+int
+kt_events_verify_listed(const char *const *call_ids, int n)
 {
 	Found listed = find_none(n, "api");
 	KtOwner owner;
 	int changed = 0;
 	int i;
 
-	if (n == 0)
-		return 0;
 	kt_owner_begin(&owner);
-	if (kt_extension_lock_at_once("webhook_events", RowExclusiveLock) &&
-	    kt_extension_lock_at_once("call_requests", AccessShareLock))
+	if (n > 0 && lock_tables())
 	{
 		for (i = 0; i < n; i++)
 			add(&listed, kt_convert_to_server(call_ids[i]), 0);
 		changed = verify_requested(listed.call_ids, n);
-		if (are_listed)
-			changed += verify_all(&listed);
+		changed += verify_all(&listed);
 	}
 	kt_owner_end(&owner);
 	return changed;
 }
 
-int
-kt_events_verify_listed(const char *const *call_ids, int n)
+/*
+ * Whether a change of an event might cost the statement or transaction around it: a trigger that is deferred raises at
+ * the commit, as the caller besides; and the event may be the row that the trigger we are called from was fired for.
+ */
+static bool
+may_harm(void)
 {
-	return verify_calls(call_ids, n, true);
+	Relation events = kt_extension_table("webhook_events");
+	const TriggerDesc *triggers = events->trigdesc;
+	bool harmful =
+		events->rd_refcnt > 1 && DatumGetInt32(DirectFunctionCall1(pg_trigger_depth, 0)) > 0;
+	int i;
+
+	for (i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+		harmful = harmful || triggers->triggers[i].tgdeferrable;
+	table_close(events, NoLock);
+	return harmful;
 }
 
 int
 kt_events_verify_requested(const char *call_id)
 {
-	return verify_calls(&call_id, 1, false);
+	KtParameter element = text_parameter(call_id);
+	KtOwner owner;
+	int changed = 0;
+
+	kt_owner_begin(&owner);
+	if (lock_tables() && !may_harm())
+		changed = verify_requested(&element, 1);
+	kt_owner_end(&owner);
+	return changed;
 }
 
 /* ---- binding ----------------------------------------------------------------------------------------- */

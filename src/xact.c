@@ -29,6 +29,7 @@
 #include "access/xact.h"
 #include "executor/spi.h"
 #include "extension.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "replication/syncrep.h"
@@ -232,6 +233,17 @@ close_unit(void)
 	debug_query_string = NULL;
 }
 
+/* What does not fit is cut off between two characters: it may become a row's text. */
+static void
+copy_message(const char *message, char *error, size_t size)
+{
+	int len = message == NULL ? 0 : pg_mbcliplen(message, (int) strlen(message), (int) size - 1);
+
+	if (len > 0)
+		memcpy(error, message, len);
+	error[len] = '\0';
+}
+
 /* Clears up after an error that was caught. */
 static void
 roll_back(MemoryContext context, int *sqlstate, char *error, size_t size)
@@ -242,8 +254,8 @@ roll_back(MemoryContext context, int *sqlstate, char *error, size_t size)
 	MemoryContextSwitchTo(context);
 	data = CopyErrorData();
 	*sqlstate = data->sqlerrcode;
-	if (error != NULL)
-		strlcpy(error, data->message != NULL ? data->message : "", size);
+	if (error != NULL && size > 0)
+		copy_message(data->message, error, size);
 	if (data->detail != NULL)
 		errdetail_log("It may hold values of a row and is not logged.");
 	FreeErrorData(data);

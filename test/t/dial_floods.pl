@@ -36,7 +36,7 @@ sub holding
 
 {
 	$d->sql(q{
-		CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not this one'; END$$;
+		CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not this one%', repeat(E'\u00e4', 300); END$$;
 		CREATE TRIGGER refuse BEFORE UPDATE ON kridtech.call_requests FOR EACH ROW
 			WHEN (NEW.state = 'placing' AND NEW.reference = 'poison') EXECUTE FUNCTION refuse()});
 	$d->sql(q{SELECT count(kridtech_queue_call('+493110' || lpad(i::text, 4, '0'), reference => 'poison', priority => 1)) FROM generate_series(1, 150) AS i});
@@ -46,6 +46,8 @@ sub holding
 	cmp_ok(errors('not this one'), '<', 400, 'each has its error in the log, and not again and again');
 	is($d->sql(q{SELECT count(*) FROM kridtech.call_requests WHERE reference = 'poison' AND state = 'queued' AND error LIKE '%not this one%'}),
 		150, 'the table says why they wait');
+	is($d->sql(q{SELECT bool_and(convert_from(convert_to(error, 'UTF8'), 'UTF8') = error) FROM kridtech.call_requests WHERE reference = 'poison'}),
+		't', 'in words that are cut between two characters');
 	$d->sql(q{DROP TRIGGER refuse ON kridtech.call_requests;
 		UPDATE kridtech.call_requests SET next_attempt_at = NULL WHERE reference = 'poison'});
 	$d->sql_becomes(q{SELECT count(*) FROM kridtech.call_requests WHERE reference = 'poison' AND state = 'placed' AND error IS NULL},

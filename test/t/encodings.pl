@@ -52,5 +52,10 @@ for my $encoding (sort keys %stored)
 	is($node->safe_psql($database, q{SELECT count(*) FROM kridtech.webhook_events WHERE verified_by = 'request'}), 1, "$encoding: is its request's");
 }
 
+# The tables of SQL_ASCII hold any bytes, and a human may give some.
+$node->safe_psql('sql_ascii', q{INSERT INTO kridtech.call_requests (id, to_number, state) VALUES (100, '+493000001', 'unknown')});
+$node->safe_psql('sql_ascii', q{SELECT kridtech_resolve_call(100, 'placed', E'call_\xff')});
+is($node->safe_psql('sql_ascii', 'SELECT state FROM kridtech.call_requests WHERE id = 100'), 'placed', 'SQL_ASCII: a callId that is no UTF-8 resolves a request');
+
 $node->stop;
 done_testing();

@@ -77,6 +77,42 @@ request(5, 'unknown');
 $r->sql(q{SELECT kridtech_resolve_call(5, 'placed', 'call_listed')});
 is($r->sql(verified('call_listed')), 'request 5', 'what the API had verified names the request that a human says it is');
 
+# A trigger on the events may raise at the human's commit, or be what asks: his word counts, and the event can wait.
+$r->sql(q{
+	CREATE SCHEMA app;
+	CREATE FUNCTION app.refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not this one'; END $$;
+	CREATE FUNCTION app.resolve() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN
+		PERFORM public.kridtech_resolve_call(7, 'placed', NEW.call_id);
+		RETURN NEW;
+	END $$;
+	CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON kridtech.webhook_events DEFERRABLE INITIALLY DEFERRED
+		FOR EACH ROW EXECUTE FUNCTION app.refuse();
+	INSERT INTO kridtech.webhook_events (call_id, raw, verified_by) VALUES ('call_deferred', '{}', 'api')});
+request(6, 'unknown');
+$r->sql(q{SELECT kridtech_resolve_call(6, 'placed', 'call_deferred')});
+is($r->sql(state(6)) . ' ' . $r->sql(verified('call_deferred')), 'placed call_deferred api none', 'no deferred trigger on the events costs a human his word');
+$r->sql(q{
+	DROP TRIGGER refuse ON kridtech.webhook_events;
+	CREATE SEQUENCE app.fired;
+	CREATE OR REPLACE FUNCTION app.refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not this one, %', nextval('app.fired'); END $$;
+	CREATE TRIGGER refuse BEFORE UPDATE ON kridtech.webhook_events
+		FOR EACH ROW WHEN (NEW.call_id = 'call_once') EXECUTE FUNCTION app.refuse();
+	INSERT INTO kridtech.webhook_events (call_id, raw, verified_by) VALUES ('call_once', '{}', 'api')});
+request(8, 'unknown');
+$r->sql(q{SELECT kridtech_resolve_call(8, 'placed', 'call_once')});
+is($r->sql(state(8)) . ' ' . $r->sql(verified('call_once')), 'placed call_once api none', 'nor does another one');
+is($r->sql('SELECT last_value FROM app.fired'), 1, 'which is not fired again for the same event at once');
+$r->sql('DROP TRIGGER refuse ON kridtech.webhook_events');
+request(7, 'unknown');
+$r->sql(q{CREATE TRIGGER resolve BEFORE UPDATE ON kridtech.webhook_events
+	FOR EACH ROW WHEN (NEW.call_id = 'call_asks') EXECUTE FUNCTION app.resolve()});
+is($r->post($r->webhook('call_asks')), 200, 'a webhook of call_asks');
+$r->sql(q{INSERT INTO kridtech.calls (call_id) VALUES ('call_asks')});
+$r->becomes(state(7), 'placed call_asks', 'a trigger on the event may resolve its request', 30);
+is($r->sql(verified('call_asks')), 'api none', 'while the event is verified');
+$r->sql('DROP TRIGGER resolve ON kridtech.webhook_events');
+
 # ---- requests whose answer was lost ------------------------------------------------------------------------------
 
 request(11, 'unknown');

@@ -352,6 +352,7 @@ secrets_stand_one_a_line(void **state)
 	expect_split(BYTES("\n  old \r\n\n\tnew\n\n"), KT_KEY_OK, "old,new");
 	expect_split(BYTES("12345678"), KT_KEY_OK, "12345678");
 	expect_split(BYTES("a/b+c==\n~a!$&()"), KT_KEY_OK, "a/b+c==,~a!$&()");
+	expect_split(BYTES("a..b\n.../a."), KT_KEY_OK, "a..b,.../a.");
 }
 
 static void
@@ -367,6 +368,10 @@ what_is_no_list_of_secrets_is_refused(void **state)
 	expect_split(BYTES("a\0b"), KT_KEY_CHARACTERS, "");
 	for (c = "?#%\"<>\\^`{|}"; *c != '\0'; c++)
 		expect_split((char[]){'a', *c}, 2, KT_KEY_CHARACTERS, "");
+	expect_split(BYTES(".."), KT_KEY_CHARACTERS, "");
+	expect_split(BYTES("./a"), KT_KEY_CHARACTERS, "");
+	expect_split(BYTES("a/../b"), KT_KEY_CHARACTERS, "");
+	expect_split(BYTES("a/."), KT_KEY_CHARACTERS, "");
 	expect_split(BYTES("\n \n"), KT_KEY_EMPTY, "");
 	expect_split("", 0, KT_KEY_EMPTY, "");
 }
