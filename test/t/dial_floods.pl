@@ -336,7 +336,7 @@ SKIP:
 	my $s = Dialing->new('stuck', base_url => 'https://api.slow.invalid',
 		conf => "kridtech.connect_timeout = '5s'\nkridtech.max_concurrent_requests = 400\n");
 	$s->sql(q{SELECT count(kridtech_queue_call('+493180' || lpad(i::text, 4, '0'))) FROM generate_series(1, 400) AS i});
-	$s->sql_becomes(q{SELECT count(*) FROM kridtech.call_attempts WHERE outcome = 'not sent'}, 400, 'no name is resolved', 20);
+	$s->sql_becomes(q{SELECT count(DISTINCT request_id) FROM kridtech.call_attempts WHERE outcome = 'not sent'}, 400, 'no name is resolved', 20);
 	my $id = $s->queue('+4931809999', account_id => 'another');
 	$s->sql_becomes("SELECT count(*) > 0 FROM kridtech.call_attempts WHERE request_id = $id", 't', 'another request is tried meanwhile');
 	$s->turns(100);
