@@ -7,7 +7,9 @@ use File::Temp qw(tempdir);
 use Kridtech;
 use Test::More;
 
-my $d = Dialing->new('floods', conf => "kridtech.probe_interval = 500\n");
+# An encoding with characters of several bytes, whatever the locale is.
+my $d = Dialing->new('floods', init => [ extra => [ '--encoding=UTF8', '--locale=C' ] ],
+	conf => "kridtech.probe_interval = 500\n");
 
 sub errors
 {
