@@ -9,28 +9,48 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
-#include "commands/extension.h"
 #include "compat.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
-/* The installed version of the extension in this database, palloc'd, or NULL. */
-static char *
-installed_version(void)
+/*
+ * A transaction's rows can be seen a moment before the caches of other processes hear of it, and it wakes the dialer in
+ * that moment. It holds its own lock until they have heard.
+ */
+static void
+wait_for_caches(HeapTuple tuple)
+{
+	TransactionId author = HeapTupleHeaderGetXmin(tuple->t_data);
+
+	if (!TransactionIdIsNormal(author) || TransactionIdIsCurrentTransactionId(author))
+		return;
+	XactLockTableWait(author, NULL, NULL, XLTW_None);
+	AcceptInvalidationMessages();
+}
+
+/*
+ * The extension in this database, or InvalidOid, and its version, palloc'd, or NULL. Both of one row: the server's own
+ * look-up of the OID asks a cache from 18 on, which may not have heard of the row yet.
+ */
+static Oid
+installed(char **version, bool wait)
 {
 	Relation rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple tuple;
-	char *version = NULL;
+	Oid oid = InvalidOid;
 
+	*version = NULL;
 	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
 	            CStringGetDatum("kridtech"));
 	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
@@ -41,20 +61,23 @@ installed_version(void)
 		Datum datum =
 			heap_getattr(tuple, Anum_pg_extension_extversion, RelationGetDescr(rel), &isnull);
 
+		oid = ((Form_pg_extension) GETSTRUCT(tuple))->oid;
 		if (!isnull)
-			version = TextDatumGetCString(datum);
+			*version = TextDatumGetCString(datum);
+		if (wait)
+			wait_for_caches(tuple);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return version;
+	return oid;
 }
 
 char *
 kt_extension_problem(Oid *oid)
 {
-	char *version = installed_version();
+	char *version;
 
-	*oid = get_extension_oid("kridtech", true);
+	*oid = installed(&version, true);
 	if (version == NULL)
 		return pstrdup("extension kridtech is not installed in this database");
 	if (strcmp(version, KRIDTECH_VERSION) != 0)
@@ -66,8 +89,9 @@ kt_extension_problem(Oid *oid)
 void
 kt_extension_check(void)
 {
-	char *version = installed_version();
+	char *version;
 
+	(void) installed(&version, false);
 	if (version == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		                errmsg("extension \"kridtech\" is not installed in this database"),

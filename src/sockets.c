@@ -3,10 +3,11 @@
  *
  * libcurl stops watching a connection when a request on it ends, and watches it again for the next: three
  * system calls a request, taken literally. So a connection's socket stays in the set while it is idle. Should
- * something come from it then (the server closes it, as a rule), it is taken out, once; libcurl looks at a kept
- * connection before it uses it. A closed descriptor leaves the set by itself, and its number may come back as
- * another socket: hence only sockets whose opening and closing is told here are dealt with in this way; of
- * others (a resolver thread's) every change is told to the kernel.
+ * something come from it then (the server closes it, as a rule), it is taken out, once, and shut down. libcurl looks
+ * at a kept connection before it uses it, but from 8.22 on only where it has not done so for a second: then it finds
+ * that it can send nothing, which it can say for certain, and takes a new connection. A closed descriptor leaves the
+ * set by itself, and its number may come back as another socket: hence only sockets whose opening and closing is told
+ * here are dealt with in this way; of others (a resolver thread's) every change is told to the kernel.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #ifdef POSTGRES_H
@@ -53,7 +55,7 @@ find(KtSockets *sockets, int fd)
 
 /* Where memory is out, the socket is one of the others. */
 void
-kt_sockets_opened(KtSockets *sockets, int fd)
+kt_sockets_opened(KtSockets *sockets, int fd, bool pauses)
 {
 	if (fd < 0)
 		return;
@@ -68,7 +70,7 @@ kt_sockets_opened(KtSockets *sockets, int fd)
 		sockets->known = longer;
 		sockets->nknown = n;
 	}
-	sockets->known[fd] = (KtSocket){.opened = true};
+	sockets->known[fd] = (KtSocket){.opened = true, .pauses = pauses};
 }
 
 void
@@ -116,15 +118,36 @@ kt_sockets_watch(KtSockets *sockets, int fd, uint32_t wanted)
 	return true;
 }
 
+/*
+ * Something has become of an idle connection. One that was last watched for sending, which it can always do, is
+ * watched for what comes: true, that may be there already.
+ */
+static bool
+look_at_idle(KtSockets *sockets, int fd, KtSocket *socket, uint32_t events)
+{
+	if (events == EPOLLOUT && set(sockets, fd, EPOLLIN, true))
+	{
+		socket->set = EPOLLIN;
+		return true;
+	}
+	unset(sockets, fd);
+	socket->set = 0;
+	if (events != EPOLLOUT && !socket->pauses)
+		shutdown(fd, SHUT_RDWR);
+	return false;
+}
+
 void
 kt_sockets_poll(KtSockets *sockets, void (*ready)(void *arg, int fd, uint32_t events), void *arg)
 {
 	struct epoll_event events[EVENTS_AT_A_TIME];
+	bool again;
 	int n;
 	int i;
 
 	do
 	{
+		again = false;
 		n = epoll_wait(sockets->epfd, events, EVENTS_AT_A_TIME, 0);
 		for (i = 0; i < n; i++)
 		{
@@ -132,12 +155,9 @@ kt_sockets_poll(KtSockets *sockets, void (*ready)(void *arg, int fd, uint32_t ev
 			KtSocket *socket = find(sockets, fd);
 
 			if (socket != NULL && socket->wanted == 0)
-			{
-				unset(sockets, fd);
-				socket->set = 0;
-			}
+				again |= look_at_idle(sockets, fd, socket, events[i].events);
 			else
 				ready(arg, fd, events[i].events);
 		}
-	} while (n == EVENTS_AT_A_TIME);
+	} while (n == EVENTS_AT_A_TIME || again);
 }

@@ -13,6 +13,7 @@
 typedef struct KtSocket
 {
 	bool opened;     /* by kt_sockets_opened() and not closed since: its number means this socket */
+	bool pauses;     /* libcurl does not watch it while its transfer is paused either: it may not be idle */
 	uint32_t wanted; /* EPOLLIN, EPOLLOUT: what libcurl waits for */
 	uint32_t set;    /* what the kernel watches it for; 0: it is not in the epoll set */
 } KtSocket;
@@ -29,7 +30,7 @@ extern bool kt_sockets_init(KtSockets *sockets);
 extern void kt_sockets_free(KtSockets *sockets);
 
 /* A connection's socket was opened, or is about to be closed. Every one, or its number would mean another. */
-extern void kt_sockets_opened(KtSockets *sockets, int fd);
+extern void kt_sockets_opened(KtSockets *sockets, int fd, bool pauses);
 extern void kt_sockets_closed(KtSockets *sockets, int fd);
 
 /* Watches a socket for EPOLLIN, EPOLLOUT or both; 0: not any more. False when the kernel refuses. */

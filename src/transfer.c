@@ -105,7 +105,7 @@ on_open_socket(void *userp, curlsocktype purpose, struct curl_sockaddr *address)
 	if (!kt_download_may_open(&t->download, &address->addr))
 		return CURL_SOCKET_BAD;
 	t->last_socket = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-	kt_sockets_opened(t->sockets, t->last_socket);
+	kt_sockets_opened(t->sockets, t->last_socket, kt_download_is_wanted(&t->download));
 	return t->last_socket;
 }
 

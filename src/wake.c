@@ -11,6 +11,7 @@
 #include "wake.h"
 
 #include "access/xact.h"
+#include "fault.h"
 #include "miscadmin.h"
 #include "shmem.h"
 #include "utils/memutils.h"
@@ -66,6 +67,7 @@ on_transaction_event(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			if (wanted)
 				(void) wake(wanted_urgently);
+			KT_FAULT("commit-visible");
 			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:

@@ -527,6 +527,34 @@ for my $statement (
 	$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
 }
 
+# ---- an extension that can be seen before the caches hear of it ---------------------------------------------------
+
+{
+	$node->safe_psql('postgres', 'CREATE DATABASE fresh');
+	set_and_reload('kridtech.databases', 'postgres, fresh');
+	kt_wait(sub { sql($node, q{SELECT count(*) FROM pg_stat_activity WHERE datname = 'fresh' AND state = 'idle' AND query = 'checking whether it may dial'}) })
+	  or die 'no dialer has looked for the extension';
+	my ($pid, $start) = (dialer_pid($node, 'fresh'), log_end($node));
+	my $creator = kt_background($node, 'fresh');
+	fault_arm($node, 'commit-visible', 'pause');
+	$creator->send('CREATE EXTENSION kridtech');
+	kt_wait(sub { fault_reached($node, 'commit-visible') }) or die 'CREATE EXTENSION does not wake the dialer';
+	ok(kt_wait(sub { sql($node, "SELECT count(*) FROM pg_locks WHERE pid = $pid AND locktype = 'transactionid' AND NOT granted") }),
+		'a dialer that sees the extension before the caches hear of it waits until they have heard');
+	fault_disarm($node, 'commit-visible');
+	is($creator->state, '00000', 'it is made');
+	my $number = new_number();
+	hang($number);
+	$node->safe_psql('fresh', "SELECT kridtech_queue_call('$number')");
+	on_network($number);
+	my %seen;
+	kt_wait(sub { $seen{ sql($node, "SELECT state_change FROM pg_stat_activity WHERE pid = $pid") // '' } = 1; keys %seen > 5 });
+	is($node->safe_psql('fresh', 'SELECT state FROM kridtech.call_requests'), 'placing', 'the dialer has looked at it again and again, and still follows its request');
+	unlike(log_since($node, $start), qr/does not exist|was dropped/, 'it has missed nothing of it');
+	$node->safe_psql('postgres', 'DROP DATABASE fresh WITH (FORCE)');
+	set_and_reload('kridtech.databases', 'postgres');
+}
+
 # ---- ends while the API hangs ---------------------------------------------------------------------------------
 
 {
