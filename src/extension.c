@@ -14,6 +14,7 @@
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "compat.h"
+#include "parser/parse_coerce.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -100,6 +101,22 @@ Relation
 kt_extension_table(const char *name)
 {
 	return table_open(table_oid(name), AccessShareLock);
+}
+
+AttrNumber
+kt_extension_column(Relation table, const char *name, Oid type)
+{
+	AttrNumber column = get_attnum(RelationGetRelid(table), name);
+
+	if (column <= 0)
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
+		                errmsg("column \"%s\" of kridtech.%s does not exist", name,
+		                       RelationGetRelationName(table))));
+	if (!IsBinaryCoercible(get_atttype(RelationGetRelid(table), column), type))
+		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
+		                errmsg("column \"%s\" of kridtech.%s must be of type %s", name,
+		                       RelationGetRelationName(table), format_type_be(type))));
+	return column;
 }
 
 bool

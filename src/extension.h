@@ -43,6 +43,12 @@ extern SPIPlanPtr kt_owner_plan(SPIPlanPtr *kept, const char *statement, int nar
 /* A table of the schema kridtech, opened with AccessShareLock; to be closed with table_close(). */
 extern Relation kt_extension_table(const char *name);
 
+/*
+ * The number of its column, which is of that type, or of one that is stored alike (varchar for text, a domain); throws
+ * where it is not, so that who reads a row without SQL finds what he takes it for.
+ */
+extern AttrNumber kt_extension_column(Relation table, const char *name, Oid type);
+
 /* Whether it is the table of that name in the schema kridtech. */
 extern bool kt_extension_is_table(Relation table, const char *name);
 

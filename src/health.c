@@ -365,7 +365,7 @@ check_accounts(Report *report, StringInfo faults)
 
 	for (i = 0; i < count; i++)
 	{
-		char *account_id = kt_statement_text(i, 1);
+		char *account_id = kt_statement_present(i, 1);
 		char *problem = key_problem(account_id);
 
 		if (problem != NULL)
@@ -404,7 +404,7 @@ report_credentials(Report *report)
 
 /* An account that is paused for several causes has one row. */
 static KtStatement pauses_question = {
-	"SELECT CASE p.account_id WHEN '' THEN 'all accounts' ELSE 'account ' || p.account_id END,"
+	"SELECT CASE coalesce(p.account_id, '') WHEN '' THEN 'all accounts' ELSE 'account ' || p.account_id END,"
 	" string_agg(concat(p.cause, ': ' || p.reason, '; ends ' || p.until, '; tried again ' || p.probe_at),"
 	" '; also ' ORDER BY p.cause), min(p.since) FROM kridtech.pauses AS p"
 	" WHERE p.until IS NULL OR p.until > clock_timestamp() GROUP BY p.account_id ORDER BY 1",

@@ -199,7 +199,7 @@ judge_request(Datum id, Verdict verdict)
 	if (kt_statement_run(&lock_request, values, NULL) == 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		                errmsg("there is no call request " INT64_FORMAT, DatumGetInt64(id))));
-	state = kt_statement_text(0, 1);
+	state = kt_statement_present(0, 1);
 	if (strcmp(state, "unknown") != 0 && strcmp(state, "failed") != 0)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		                errmsg("call request " INT64_FORMAT " is %s", DatumGetInt64(id), state),
