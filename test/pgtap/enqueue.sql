@@ -315,6 +315,14 @@ SELECT is(test.state_of('INSERT INTO test.lookalike (to_number, attempts) VALUES
 SELECT is(test.state_of('ALTER TABLE kridtech.call_requests DROP CONSTRAINT call_requests_attempts_check, ALTER attempts DROP DEFAULT, ALTER attempts TYPE text; INSERT INTO kridtech.call_requests (to_number, attempts) VALUES (''+14155550123'', ''0'')'),
           '42804', 'a column that was given another type is refused');
 
+-- in a WHERE it comes behind what is to choose the rows, wherever it is written
+CREATE FUNCTION test.wanted(i int) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN i = 7; END';
+SELECT is((SELECT count(i) FROM generate_series(1, 20) i WHERE kridtech_queue_call('+14155559136', reference => i::text) > 0 AND test.wanted(i)), 1::bigint, 'a row that a condition leaves out');
+SELECT is(array_agg(reference), '{7}', 'is not called') FROM kridtech.call_requests WHERE to_number = '+14155559136';
+SELECT is(array_agg(p.oid::regprocedure ORDER BY p.oid), NULL, 'so it is with all that write or ask the API')
+  FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e' JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'kridtech'
+ WHERE p.provolatile = 'v' AND p.prorettype <> 'trigger'::regtype AND p.proname NOT IN ('kridtech_health', 'kridtech_stats') AND p.procost < 1000;
+
 DROP OWNED BY pgtap_q_nobody, pgtap_q_caller, pgtap_q_inserter, pgtap_q_owner;
 DROP ROLE pgtap_q_nobody, pgtap_q_caller, pgtap_q_inserter, pgtap_q_owner;
 SELECT * FROM finish();
