@@ -21,8 +21,11 @@
 #include "settings.h"
 #include "shmem.h"
 #include "statement.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
+#include "xact.h"
 
 PG_FUNCTION_INFO_V1(kridtech_health);
 
@@ -424,6 +427,51 @@ report_pauses(Report *report)
 	kt_owner_end(&report->owner);
 }
 
+/* ---- all of it ------------------------------------------------------------------------------------------ */
+
+/* How long a lock on a table is waited for, in ms. */
+#define LOCK_PATIENCE 1000
+#define LOCK_PATIENCE_TEXT "1000"
+
+/* What is read from tables, for one of health's rows or several. */
+typedef struct Section
+{
+	Report *report;
+	void (*put)(Report *);
+} Section;
+
+static void
+section_work(void *argument)
+{
+	Section *section = argument;
+
+	section->put(section->report);
+}
+
+/*
+ * A table that somebody has locked, or altered, is a row and not the end: monitoring asks when something is wrong. What
+ * was put before an error stays put.
+ */
+static void
+put_section(Report *report, const char *component, void (*put)(Report *))
+{
+	Section section = {report, put};
+	int guc_level = NewGUCNestLevel();
+	char *message;
+	int sqlstate;
+
+	if (LockTimeout == 0 || LockTimeout > LOCK_PATIENCE)
+		(void) set_config_option("lock_timeout", LOCK_PATIENCE_TEXT, PGC_USERSET, PGC_S_SESSION,
+		                         GUC_ACTION_SAVE, true, 0, false);
+	if (!kt_xact_try(section_work, &section, &sqlstate, &message))
+		put_health(report, component, BAD,
+		           sqlstate == ERRCODE_LOCK_NOT_AVAILABLE
+		               ? "not known: somebody has locked a table of the schema kridtech"
+		               : psprintf("not known: %s", message),
+		           0);
+	AtEOXact_GUC(false, guc_level);
+}
+
 /*
  * Where library and objects are of different versions the workers can be asked, but not the tables, whose columns
  * may be others: what keeps everything from working is not to keep it from being said.
@@ -450,9 +498,9 @@ kridtech_health(PG_FUNCTION_ARGS)
 			put_health(&report, "recordings", BAD, problem, 0);
 		return (Datum) 0;
 	}
-	report_queue(&report);
-	report_credentials(&report);
-	report_recordings(&report);
-	report_pauses(&report);
+	put_section(&report, "queue", report_queue);
+	put_section(&report, "credentials", report_credentials);
+	put_section(&report, "recordings", report_recordings);
+	put_section(&report, "all accounts", report_pauses);
 	return (Datum) 0;
 }
