@@ -242,7 +242,7 @@ SELECT is((test.request(:id)).next_attempt_at, '2999-01-01'::timestamptz, 'nor b
 SELECT test.left_as('failed') AS id \gset
 UPDATE kridtech.call_requests SET unique_key = 'passed on' WHERE id = :id;
 SELECT kridtech_queue_call('+14155550121', unique_key => 'passed on') AS holder \gset
-SELECT ok(e.state = '23505' AND e.message = format('unique key "passed on" of call request %s already belongs to call request %s', :id, :holder), 'whose key is held is not resolved as ' || word)
+SELECT ok(e.state = '23505' AND e.message = format('the unique key of call request %s already belongs to call request %s', :id, :holder), 'whose key is held is not resolved as ' || word)
   FROM unnest(ARRAY['placed', 'redial']) word, LATERAL test.ending_of(format('SELECT kridtech_resolve_call(%s, %L)', :id, word)) e;
 SELECT is(test.state_of(format('SELECT kridtech_resolve_call(%s, ''not_placed'')', :id)), '00000', 'but as not placed');
 SELECT ok(kridtech_cancel_call(:holder), 'the holder is cancelled');

@@ -1,6 +1,6 @@
 -- What messages say and what they never say: contract section 3.
 \ir lib/begin.sql
-SELECT plan(27);
+SELECT plan(31);
 
 SELECT alike(e.message, '%(' || endpoint || ', HTTP status ' || status || ')', 'the message for HTTP ' || status || ' names ' || endpoint || ' and the status')
   FROM (VALUES ('create-call', 'POST /api/create-call'), ('create-web-call', 'POST /api/create-web-call'), ('calls', 'GET /api/calls')) AS r(request, endpoint),
@@ -41,6 +41,12 @@ SELECT cmp_ok(count(*), '>', 0::bigint, 'percent signs are text') FROM test.endi
 
 -- the caller's own mistake is not repeated with the number in it
 SELECT unalike(test.session('SELECT kridtech_create_call(''+1415555012345678'')'), E'%ERROR%1415555012345678%HINT%', 'a refused number is not shown in the message');
+SELECT is((test.ending_of(statement)).message, message, 'nor in that of ' || statement)
+  FROM (VALUES ('SELECT kridtech_calls(''+14155550123'')', 'the call status is not one the API filters by'),
+               ('SELECT kridtech_calls_total(''+14155550123'')', 'the call status is not one the API filters by'),
+               ('SELECT kridtech_resolve_call(1, ''+14155550123'')', 'the outcome is not one a request can have')) AS v(statement, message);
+INSERT INTO kridtech.call_requests (id, to_number, state, unique_key) VALUES (100001, '+14155550123', 'failed', '+14155550123'), (100002, '+14155550123', 'placed', '+14155550123');
+SELECT is((test.ending_of('SELECT kridtech_resolve_call(100001, ''placed'')')).message, 'the unique key of call request 100001 already belongs to call request 100002', 'nor is one that is a unique_key');
 -- a call placed by its callId is not a secret, its token is: it stands in the result and nowhere else
 SELECT token AS token FROM (SELECT access_token AS token FROM kridtech_create_web_call()) x \gset
 SELECT ok(length(:'token') > 20, 'create-web-call returns a token');
