@@ -150,6 +150,20 @@ owner_of_tables(void)
 	return owner;
 }
 
+static void
+hide_row(void *argument)
+{
+	if (ERRCODE_TO_CATEGORY(geterrcode()) == ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION)
+		errdetail("What rows hold is not shown: it may be a phone number or a transcript.");
+}
+
+void
+kt_hide_rows(ErrorContextCallback *hiding)
+{
+	*hiding = (ErrorContextCallback){error_context_stack, hide_row, NULL};
+	error_context_stack = hiding;
+}
+
 Oid kt_owner_used = InvalidOid;
 
 void
@@ -164,11 +178,13 @@ kt_owner_begin(KtOwner *owner)
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
 	                         GUC_ACTION_SAVE, true, 0, false);
 	SPI_connect();
+	kt_hide_rows(&owner->hiding);
 }
 
 void
 kt_owner_end(KtOwner *owner)
 {
+	error_context_stack = owner->hiding.previous;
 	SPI_finish();
 	AtEOXact_GUC(false, owner->guc_level);
 	SetUserIdAndSecContext(owner->user, owner->security);
