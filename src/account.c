@@ -13,12 +13,13 @@
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
 #include "extension.h"
 #include "keyfile.h"
 #include "limits.h"
 #include "settings.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -62,14 +63,18 @@ registered_files(const char *account_id)
 {
 	Relation table = kt_extension_table("accounts");
 	TupleDesc desc = RelationGetDescr(table);
-	AttrNumber id_column = get_attnum(RelationGetRelid(table), "account_id");
-	AttrNumber file_column = get_attnum(RelationGetRelid(table), "api_key_file");
-	TableScanDesc scan = table_beginscan(table, GetActiveSnapshot(), 0, NULL);
+	AttrNumber id_column = kt_extension_column(table, "account_id", TEXTOID);
+	AttrNumber file_column = kt_extension_column(table, "api_key_file", TEXTOID);
 	KtAccountFiles *files = palloc0(sizeof(KtAccountFiles));
+	TableScanDesc scan;
 	HeapTuple tuple;
 
+	if (table->rd_rel->relkind != RELKIND_RELATION)
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+		                errmsg("kridtech.accounts must be a plain table")));
 	files->size = 16;
 	files->rows = palloc(files->size * sizeof(AccountFile));
+	scan = table_beginscan(table, GetActiveSnapshot(), 0, NULL);
 	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 	{
 		bool no_id;

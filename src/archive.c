@@ -55,7 +55,7 @@ static KtStatement enlist = {
 	"  SELECT s.call_id, s.received_at, s.received_at FROM seen AS s WHERE $4 AND NOT EXISTS"
 	"  (SELECT FROM kridtech.recordings AS r WHERE r.call_id = s.call_id)"
 	"  ON CONFLICT (call_id) DO NOTHING)"
-	" SELECT s.received_at, s.call_id, (SELECT count(*) FROM seen) FROM seen AS s"
+	" SELECT s.received_at, coalesce(s.call_id, ''), (SELECT count(*) FROM seen) FROM seen AS s"
 	" ORDER BY s.received_at DESC, s.call_id DESC LIMIT 1",
 	SPI_OK_SELECT,
 	{TIMESTAMPTZOID, TEXTOID, INT8OID, BOOLOID, InvalidOid},
@@ -271,7 +271,7 @@ kt_archive_retire(TimestampTz cutoff, int skip, bool fetching)
 	{
 		bool isnull;
 		bool condemned = DatumGetBool(kt_statement_datum(0, 2, &isnull));
-		Datum call_id[] = {CStringGetTextDatum(kt_statement_text(0, 1))};
+		Datum call_id[] = {CStringGetTextDatum(kt_statement_present(0, 1))};
 
 		if (!condemned)
 			(void) kt_statement_run(&condemn, call_id, NULL);

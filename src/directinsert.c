@@ -34,6 +34,7 @@
 #include "commands/sequence.h"
 #include "compat.h"
 #include "executor/executor.h"
+#include "extension.h"
 #include "parser/parsetree.h"
 #include "utils/rel.h"
 
@@ -73,9 +74,11 @@ static void
 insert_slots(Relation table, TupleTableSlot **slots, int n, CommandId command)
 {
 	const KtRequestTable *t = kt_requesttable;
+	ErrorContextCallback hiding;
 	MemoryContext caller;
 	int i;
 
+	kt_hide_rows(&hiding);
 	ResetPerTupleExprContext(t->estate);
 	caller = MemoryContextSwitchTo(GetPerTupleMemoryContext(t->estate));
 	table_multi_insert(table, slots, n, command, 0, NULL);
@@ -83,6 +86,7 @@ insert_slots(Relation table, TupleTableSlot **slots, int n, CommandId command)
 		if (t->indexes[i].info->ii_ReadyForInserts)
 			insert_into_index(table, &t->indexes[i], slots, n);
 	MemoryContextSwitchTo(caller);
+	error_context_stack = hiding.previous;
 }
 
 /* ---- batches --------------------------------------------------------------------------------------- */

@@ -127,36 +127,19 @@ typedef struct GuardedRow
 	bool nulls[NGUARDED];
 } GuardedRow;
 
-/* The values are read as what they are declared to be, so an altered table is refused. */
-static void
-find_guarded(GuardedRow *row, TupleDesc desc)
-{
-	int i;
-
-	for (i = 0; i < NGUARDED; i++)
-	{
-		row->attnum[i] = SPI_fnumber(desc, guarded[i].name);
-		if (row->attnum[i] <= 0)
-			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
-			                errmsg("column \"%s\" of kridtech.call_requests does not exist",
-			                       guarded[i].name)));
-		if (getBaseType(SPI_gettypeid(desc, row->attnum[i])) != guarded[i].type)
-			ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
-			                errmsg("column \"%s\" of kridtech.call_requests must be of type %s",
-			                       guarded[i].name, format_type_be(guarded[i].type))));
-	}
-}
-
+/* An altered table is refused. */
 static GuardedRow *
-read_guarded(FunctionCallInfo fcinfo, HeapTuple tuple, TupleDesc desc)
+read_guarded(FunctionCallInfo fcinfo, HeapTuple tuple, Relation table)
 {
 	GuardedRow *row = fcinfo->flinfo->fn_extra;
+	TupleDesc desc = RelationGetDescr(table);
 	int i;
 
 	if (row == NULL)
 	{
 		row = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt, sizeof(GuardedRow));
-		find_guarded(row, desc);
+		for (i = 0; i < NGUARDED; i++)
+			row->attnum[i] = kt_extension_column(table, guarded[i].name, guarded[i].type);
 		fcinfo->flinfo->fn_extra = row;
 	}
 	for (i = 0; i < NGUARDED; i++)
@@ -281,7 +264,7 @@ kridtech_check_request(PG_FUNCTION_ARGS)
 	refuse_misuse(fcinfo);
 	desc = RelationGetDescr(trigger->tg_relation);
 	tuple = trigger->tg_trigtuple;
-	row = read_guarded(fcinfo, tuple, desc);
+	row = read_guarded(fcinfo, tuple, trigger->tg_relation);
 	if (!has_privs_of_role(GetUserId(), trigger->tg_relation->rd_rel->relowner))
 	{
 		refuse_forgery(row);

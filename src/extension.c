@@ -14,6 +14,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
 #include "compat.h"
+#include "parser/parse_coerce.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -126,6 +127,22 @@ kt_extension_table(const char *name)
 	return table_open(table_oid(name), AccessShareLock);
 }
 
+AttrNumber
+kt_extension_column(Relation table, const char *name, Oid type)
+{
+	AttrNumber column = get_attnum(RelationGetRelid(table), name);
+
+	if (column <= 0)
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
+		                errmsg("column \"%s\" of kridtech.%s does not exist", name,
+		                       RelationGetRelationName(table))));
+	if (!IsBinaryCoercible(get_atttype(RelationGetRelid(table), column), type))
+		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
+		                errmsg("column \"%s\" of kridtech.%s must be of type %s", name,
+		                       RelationGetRelationName(table), format_type_be(type))));
+	return column;
+}
+
 bool
 kt_extension_is_table(Relation table, const char *name)
 {
@@ -157,6 +174,20 @@ owner_of_tables(void)
 	return owner;
 }
 
+static void
+hide_row(void *argument)
+{
+	if (ERRCODE_TO_CATEGORY(geterrcode()) == ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION)
+		errdetail("What rows hold is not shown: it may be a phone number or a transcript.");
+}
+
+void
+kt_hide_rows(ErrorContextCallback *hiding)
+{
+	*hiding = (ErrorContextCallback){error_context_stack, hide_row, NULL};
+	error_context_stack = hiding;
+}
+
 Oid kt_owner_used = InvalidOid;
 
 void
@@ -171,11 +202,13 @@ kt_owner_begin(KtOwner *owner)
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
 	                         GUC_ACTION_SAVE, true, 0, false);
 	SPI_connect();
+	kt_hide_rows(&owner->hiding);
 }
 
 void
 kt_owner_end(KtOwner *owner)
 {
+	error_context_stack = owner->hiding.previous;
 	SPI_finish();
 	AtEOXact_GUC(false, owner->guc_level);
 	SetUserIdAndSecContext(owner->user, owner->security);

@@ -21,12 +21,19 @@ typedef struct KtOwner
 	Oid user;
 	int security;
 	int guc_level;
+	ErrorContextCallback hiding;
 } KtOwner;
+
+/*
+ * Until error_context_stack is set back to its previous, an error of a constraint does not show the row in its DETAIL,
+ * as PostgreSQL's do: it holds a phone number or a transcript, and the caller may have no right on the table.
+ */
+extern void kt_hide_rows(ErrorContextCallback *hiding);
 
 /*
  * Between the two, SPI statements run with the rights of the owner of kridtech.call_requests and with
  * search_path = pg_catalog, pg_temp: a caller needs no right on the tables, and cannot slip an operator
- * of its own into our statements. kt_owner_begin() also connects to SPI.
+ * of its own into our statements. kt_owner_begin() also connects to SPI. Rows are hidden, too.
  */
 extern void kt_owner_begin(KtOwner *owner);
 extern void kt_owner_end(KtOwner *owner);
@@ -42,6 +49,12 @@ extern SPIPlanPtr kt_owner_plan(SPIPlanPtr *kept, const char *statement, int nar
 
 /* A table of the schema kridtech, opened with AccessShareLock; to be closed with table_close(). */
 extern Relation kt_extension_table(const char *name);
+
+/*
+ * The number of its column, which is of that type, or of one that is stored alike (varchar for text, a domain); throws
+ * where it is not, so that who reads a row without SQL finds what he takes it for.
+ */
+extern AttrNumber kt_extension_column(Relation table, const char *name, Oid type);
 
 /* Whether it is the table of that name in the schema kridtech. */
 extern bool kt_extension_is_table(Relation table, const char *name);

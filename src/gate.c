@@ -274,8 +274,9 @@ read_pauses(KtGates *gates)
 	uint64 i;
 
 	execute(&kept,
-	        "SELECT p.account_id, p.cause, p.stamp, p.probe_at <= clock_timestamp(),"
-	        " p.until <= clock_timestamp() FROM kridtech.pauses AS p",
+	        "SELECT coalesce(p.account_id, ''), coalesce(p.cause, ''), p.stamp,"
+	        " p.probe_at <= clock_timestamp(), p.until <= clock_timestamp()"
+	        " FROM kridtech.pauses AS p",
 	        0, NULL, NULL, NULL, SPI_OK_SELECT);
 	table = SPI_tuptable;
 	rows = SPI_processed;

@@ -21,8 +21,11 @@
 #include "settings.h"
 #include "shmem.h"
 #include "statement.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
+#include "xact.h"
 
 PG_FUNCTION_INFO_V1(kridtech_health);
 
@@ -365,7 +368,7 @@ check_accounts(Report *report, StringInfo faults)
 
 	for (i = 0; i < count; i++)
 	{
-		char *account_id = kt_statement_text(i, 1);
+		char *account_id = kt_statement_present(i, 1);
 		char *problem = key_problem(account_id);
 
 		if (problem != NULL)
@@ -404,7 +407,7 @@ report_credentials(Report *report)
 
 /* An account that is paused for several causes has one row. */
 static KtStatement pauses_question = {
-	"SELECT CASE p.account_id WHEN '' THEN 'all accounts' ELSE 'account ' || p.account_id END,"
+	"SELECT CASE coalesce(p.account_id, '') WHEN '' THEN 'all accounts' ELSE 'account ' || p.account_id END,"
 	" string_agg(concat(p.cause, ': ' || p.reason, '; ends ' || p.until, '; tried again ' || p.probe_at),"
 	" '; also ' ORDER BY p.cause), min(p.since) FROM kridtech.pauses AS p"
 	" WHERE p.until IS NULL OR p.until > clock_timestamp() GROUP BY p.account_id ORDER BY 1",
@@ -422,6 +425,51 @@ report_pauses(Report *report)
 		put_health(report, kt_statement_text(i, 1), BAD, kt_statement_text(i, 2),
 		           kt_statement_int64(i, 3));
 	kt_owner_end(&report->owner);
+}
+
+/* ---- all of it ------------------------------------------------------------------------------------------ */
+
+/* How long a lock on a table is waited for, in ms. */
+#define LOCK_PATIENCE 1000
+#define LOCK_PATIENCE_TEXT "1000"
+
+/* What is read from tables, for one of health's rows or several. */
+typedef struct Section
+{
+	Report *report;
+	void (*put)(Report *);
+} Section;
+
+static void
+section_work(void *argument)
+{
+	Section *section = argument;
+
+	section->put(section->report);
+}
+
+/*
+ * A table that somebody has locked, or altered, is a row and not the end: monitoring asks when something is wrong. What
+ * was put before an error stays put.
+ */
+static void
+put_section(Report *report, const char *component, void (*put)(Report *))
+{
+	Section section = {report, put};
+	int guc_level = NewGUCNestLevel();
+	char *message;
+	int sqlstate;
+
+	if (LockTimeout == 0 || LockTimeout > LOCK_PATIENCE)
+		(void) set_config_option("lock_timeout", LOCK_PATIENCE_TEXT, PGC_USERSET, PGC_S_SESSION,
+		                         GUC_ACTION_SAVE, true, 0, false);
+	if (!kt_xact_try(section_work, &section, &sqlstate, &message))
+		put_health(report, component, BAD,
+		           sqlstate == ERRCODE_LOCK_NOT_AVAILABLE
+		               ? "not known: somebody has locked a table of the schema kridtech"
+		               : psprintf("not known: %s", message),
+		           0);
+	AtEOXact_GUC(false, guc_level);
 }
 
 /*
@@ -450,9 +498,9 @@ kridtech_health(PG_FUNCTION_ARGS)
 			put_health(&report, "recordings", BAD, problem, 0);
 		return (Datum) 0;
 	}
-	report_queue(&report);
-	report_credentials(&report);
-	report_recordings(&report);
-	report_pauses(&report);
+	put_section(&report, "queue", report_queue);
+	put_section(&report, "credentials", report_credentials);
+	put_section(&report, "recordings", report_recordings);
+	put_section(&report, "all accounts", report_pauses);
 	return (Datum) 0;
 }

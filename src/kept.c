@@ -95,7 +95,7 @@ kt_kept_begin(void)
 	memset(held, 0, sizeof(held));
 	for (i = 0; i < rows; i++)
 	{
-		const char *word = kt_statement_text(i, 1);
+		const char *word = kt_statement_present(i, 1);
 		KtKeptReason reason = KT_KEPT_BAD;
 
 		while (reason < KT_KEPT_LATE && strcmp(word, word_of(reason)) != 0)
@@ -327,7 +327,7 @@ kt_kept_claim(int64 *ids, int max, TimestampTz *due)
 }
 
 static KtStatement read_row = {
-	"SELECT i.body, host(i.remote_addr), i.deliveries::int8, i.received_at FROM kridtech.webhook_inbox AS i"
+	"SELECT coalesce(i.body, ''::bytea), host(i.remote_addr), i.deliveries::int8, i.received_at FROM kridtech.webhook_inbox AS i"
 	" WHERE i.id = $1 FOR UPDATE",
 	SPI_OK_SELECT,
 	{INT8OID},
@@ -366,7 +366,7 @@ kt_kept_delete(int64 id, size_t body_len)
 	if (kt_statement_run(&delete_row, values, NULL) == 0)
 		return;
 	for (reason = KT_KEPT_BAD; reason <= KT_KEPT_LATE; reason++)
-		if (strcmp(word_of(reason), kt_statement_text(0, 1)) == 0)
+		if (strcmp(word_of(reason), kt_statement_present(0, 1)) == 0)
 			held[reason] = Max(held[reason] - (int64) body_len - KT_ROW_BYTES, 0);
 }
 

@@ -225,6 +225,6 @@ kt_mirror_late_events(char **call_ids, int max)
 	kt_background_prefer_indexes();
 	n = (int) kt_statement_run(&late_events, values, NULL);
 	for (i = 0; i < n; i++)
-		call_ids[i] = kt_statement_text(i, 1);
+		call_ids[i] = kt_statement_present(i, 1);
 	return n;
 }

@@ -89,7 +89,7 @@ static KtStatement find_call = {
 	NULL};
 
 static KtStatement find_key = {
-	"SELECT other.unique_key, other.id FROM kridtech.call_requests AS r JOIN kridtech.call_requests AS other"
+	"SELECT other.id FROM kridtech.call_requests AS r JOIN kridtech.call_requests AS other"
 	" ON other.unique_key = r.unique_key AND other.id <> r.id"
 	" AND other.state NOT IN ('cancelled', 'failed', 'expired') WHERE r.id = $1",
 	SPI_OK_SELECT,
@@ -161,7 +161,7 @@ verdict_argument(FunctionCallInfo fcinfo, int n)
 			return i;
 	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 	                word == NULL ? errmsg("outcome must not be null")
-	                             : errmsg("outcome \"%s\" is not one a request can have", word),
+	                             : errmsg("the outcome is not one a request can have"),
 	                errhint("Use placed, not_placed or redial.")));
 	return 0;
 }
@@ -199,7 +199,7 @@ judge_request(Datum id, Verdict verdict)
 	if (kt_statement_run(&lock_request, values, NULL) == 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		                errmsg("there is no call request " INT64_FORMAT, DatumGetInt64(id))));
-	state = kt_statement_text(0, 1);
+	state = kt_statement_present(0, 1);
 	if (strcmp(state, "unknown") != 0 && strcmp(state, "failed") != 0)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		                errmsg("call request " INT64_FORMAT " is %s", DatumGetInt64(id), state),
@@ -225,7 +225,7 @@ refuse_taken_call(Datum id, Datum call_id)
 	                       TextDatumGetCString(call_id), kt_statement_text(0, 1))));
 }
 
-/* A failed request has given its unique_key up. */
+/* A failed request has given its unique_key up. The message does not show it: it may be a phone number. */
 static void
 refuse_taken_key(Datum id, Verdict verdict)
 {
@@ -234,9 +234,9 @@ refuse_taken_key(Datum id, Verdict verdict)
 	if (verdict == VERDICT_NOT_PLACED || kt_statement_run(&find_key, values, NULL) == 0)
 		return;
 	ereport(ERROR, (errcode(ERRCODE_UNIQUE_VIOLATION),
-	                errmsg("unique key \"%s\" of call request " INT64_FORMAT
+	                errmsg("the unique key of call request " INT64_FORMAT
 	                       " already belongs to call request %s",
-	                       kt_statement_text(0, 1), DatumGetInt64(id), kt_statement_text(0, 2))));
+	                       DatumGetInt64(id), kt_statement_text(0, 1))));
 }
 
 static Datum

@@ -84,7 +84,7 @@ add_notices(KtNotices *notices)
 	caller = MemoryContextSwitchTo(notices->context);
 	for (i = 0; i < SPI_processed; i++)
 	{
-		const char *state = kt_statement_text(i, 2);
+		const char *state = kt_statement_present(i, 2);
 		StringInfoData payload;
 
 		if (strcmp(state, "queued") == 0)

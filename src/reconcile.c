@@ -108,7 +108,7 @@ take_attempts(Case *c, uint64 rows)
 
 		attempt->id = kt_statement_int64(i, 1);
 		more->request_id = kt_statement_int64(i, 2);
-		attempt->number = kt_statement_text(i, 3);
+		attempt->number = kt_statement_present(i, 3);
 		attempt->account_id = kt_statement_text(i, 4);
 		attempt->started_at = kt_statement_int64(i, 5);
 		attempt->ended_at = kt_statement_int64(i, 6); /* infinity is INT64_MAX */
@@ -181,7 +181,7 @@ take_call(KtMatchCall *call, uint64 row, bool listed)
 {
 	bool no_time;
 
-	call->call_id = kt_statement_text(row, 1);
+	call->call_id = kt_statement_present(row, 1);
 	call->account_id = kt_statement_text(row, 2);
 	call->direction = kt_statement_text(row, 3);
 	call->number = kt_statement_text(row, 4);

@@ -39,6 +39,14 @@ kt_statement_text(uint64 row, int column)
 	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
 }
 
+char *
+kt_statement_present(uint64 row, int column)
+{
+	char *text = kt_statement_text(row, column);
+
+	return text != NULL ? text : pstrdup("");
+}
+
 int64
 kt_statement_int64(uint64 row, int column)
 {

@@ -30,6 +30,12 @@ extern char *kt_statement_text(uint64 row, int column);
 extern int64 kt_statement_int64(uint64 row, int column);
 extern Datum kt_statement_datum(uint64 row, int column, bool *isnull);
 
+/*
+ * Of a column that is declared NOT NULL: "" where it is NULL all the same. Who owns the tables may take a constraint
+ * away, and must not end the server by that.
+ */
+extern char *kt_statement_present(uint64 row, int column);
+
 /* The first column of all rows that came back, which is an int8 and not NULL; palloc'd. */
 extern int64 *kt_statement_ids(void);
 

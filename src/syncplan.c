@@ -114,7 +114,7 @@ find_accounts(KtSync *sync)
 		sync->polls[n]->in_use = false;
 	for (i = 0; i < rows; i++)
 	{
-		KtPoll *poll = find_poll(sync, kt_statement_text(i, 1));
+		KtPoll *poll = find_poll(sync, kt_statement_present(i, 1));
 		bool isnull;
 
 		poll->in_use = true;

@@ -208,7 +208,7 @@ move_on(uint64 row)
 	walk_at = DatumGetTimestampTz(kt_statement_datum(row, 2, &isnull));
 	if (walk_call_id != NULL)
 		pfree(walk_call_id);
-	walk_call_id = MemoryContextStrdup(TopMemoryContext, kt_statement_text(row, 1));
+	walk_call_id = MemoryContextStrdup(TopMemoryContext, kt_statement_present(row, 1));
 }
 
 /* The next rows of the round. True when it is at its end. */
@@ -230,9 +230,9 @@ walk(int *changed)
 		int64 request_id = kt_statement_int64(i, 4);
 
 		if (request_id != 0)
-			add(&requested, kt_statement_text(i, 1), request_id);
+			add(&requested, kt_statement_present(i, 1), request_id);
 		else if (kt_statement_text(i, 5) != NULL)
-			add(&listed, kt_statement_text(i, 1), 0);
+			add(&listed, kt_statement_present(i, 1), 0);
 		else
 			walk_bytes += kt_statement_int64(i, 3) + KT_ROW_BYTES;
 	}
@@ -281,7 +281,7 @@ verify_requested(KtParameter *call_ids, int n)
 	values[0] = kt_statement_array(TEXTOID, call_ids, n);
 	rows = kt_statement_run(&find_requests, values, NULL);
 	for (i = 0; i < rows; i++)
-		add(&requested, kt_statement_text(i, 1), kt_statement_int64(i, 2));
+		add(&requested, kt_statement_present(i, 1), kt_statement_int64(i, 2));
 	return verify_all(&requested);
 }
 
@@ -447,7 +447,7 @@ bind_candidates(const KtParameter *ids, int n)
 	for (i = 0; i < rows; i++)
 	{
 		bindings.requests[i] = kt_statement_int64(i, 1);
-		bindings.call_ids[i] = kt_statement_text(i, 2);
+		bindings.call_ids[i] = kt_statement_present(i, 2);
 	}
 	return apply(bind_some, &bindings, rows);
 }

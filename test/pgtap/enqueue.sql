@@ -242,7 +242,7 @@ SELECT is((test.request(:id)).next_attempt_at, '2999-01-01'::timestamptz, 'nor b
 SELECT test.left_as('failed') AS id \gset
 UPDATE kridtech.call_requests SET unique_key = 'passed on' WHERE id = :id;
 SELECT kridtech_queue_call('+14155550121', unique_key => 'passed on') AS holder \gset
-SELECT ok(e.state = '23505' AND e.message = format('unique key "passed on" of call request %s already belongs to call request %s', :id, :holder), 'whose key is held is not resolved as ' || word)
+SELECT ok(e.state = '23505' AND e.message = format('the unique key of call request %s already belongs to call request %s', :id, :holder), 'whose key is held is not resolved as ' || word)
   FROM unnest(ARRAY['placed', 'redial']) word, LATERAL test.ending_of(format('SELECT kridtech_resolve_call(%s, %L)', :id, word)) e;
 SELECT is(test.state_of(format('SELECT kridtech_resolve_call(%s, ''not_placed'')', :id)), '00000', 'but as not placed');
 SELECT ok(kridtech_cancel_call(:holder), 'the holder is cancelled');
@@ -314,6 +314,14 @@ CREATE TRIGGER t BEFORE INSERT ON test.lookalike FOR EACH ROW EXECUTE FUNCTION k
 SELECT is(test.state_of('INSERT INTO test.lookalike (to_number, attempts) VALUES (''+14155550123'', repeat(''x'', 100))'), '39P01', 'nor of a table that looks like it');
 SELECT is(test.state_of('ALTER TABLE kridtech.call_requests DROP CONSTRAINT call_requests_attempts_check, ALTER attempts DROP DEFAULT, ALTER attempts TYPE text; INSERT INTO kridtech.call_requests (to_number, attempts) VALUES (''+14155550123'', ''0'')'),
           '42804', 'a column that was given another type is refused');
+
+-- in a WHERE it comes behind what is to choose the rows, wherever it is written
+CREATE FUNCTION test.wanted(i int) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN i = 7; END';
+SELECT is((SELECT count(i) FROM generate_series(1, 20) i WHERE kridtech_queue_call('+14155559136', reference => i::text) > 0 AND test.wanted(i)), 1::bigint, 'a row that a condition leaves out');
+SELECT is(array_agg(reference), '{7}', 'is not called') FROM kridtech.call_requests WHERE to_number = '+14155559136';
+SELECT is(array_agg(p.oid::regprocedure ORDER BY p.oid), NULL, 'so it is with all that write or ask the API')
+  FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e' JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'kridtech'
+ WHERE p.provolatile = 'v' AND p.prorettype <> 'trigger'::regtype AND p.proname NOT IN ('kridtech_health', 'kridtech_stats') AND p.procost < 1000;
 
 DROP OWNED BY pgtap_q_nobody, pgtap_q_caller, pgtap_q_inserter, pgtap_q_owner;
 DROP ROLE pgtap_q_nobody, pgtap_q_caller, pgtap_q_inserter, pgtap_q_owner;

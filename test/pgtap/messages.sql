@@ -1,6 +1,6 @@
 -- What messages say and what they never say: contract section 3.
 \ir lib/begin.sql
-SELECT plan(27);
+SELECT plan(40);
 
 SELECT alike(e.message, '%(' || endpoint || ', HTTP status ' || status || ')', 'the message for HTTP ' || status || ' names ' || endpoint || ' and the status')
   FROM (VALUES ('create-call', 'POST /api/create-call'), ('create-web-call', 'POST /api/create-web-call'), ('calls', 'GET /api/calls')) AS r(request, endpoint),
@@ -41,6 +41,25 @@ SELECT cmp_ok(count(*), '>', 0::bigint, 'percent signs are text') FROM test.endi
 
 -- the caller's own mistake is not repeated with the number in it
 SELECT unalike(test.session('SELECT kridtech_create_call(''+1415555012345678'')'), E'%ERROR%1415555012345678%HINT%', 'a refused number is not shown in the message');
+SELECT is((test.ending_of(statement)).message, message, 'nor in that of ' || statement)
+  FROM (VALUES ('SELECT kridtech_calls(''+14155550123'')', 'the call status is not one the API filters by'),
+               ('SELECT kridtech_calls_total(''+14155550123'')', 'the call status is not one the API filters by'),
+               ('SELECT kridtech_resolve_call(1, ''+14155550123'')', 'the outcome is not one a request can have')) AS v(statement, message);
+INSERT INTO kridtech.call_requests (id, to_number, state, unique_key) VALUES (100001, '+14155550123', 'failed', '+14155550123'), (100002, '+14155550123', 'placed', '+14155550123');
+SELECT is((test.ending_of('SELECT kridtech_resolve_call(100001, ''placed'')')).message, 'the unique key of call request 100001 already belongs to call request 100002', 'nor is one that is a unique_key');
+-- what violates a constraint of somebody's is not shown, which PostgreSQL does
+ALTER TABLE kridtech.call_requests ADD CONSTRAINT mine CHECK (to_number <> '+14155550151' AND NOT (id = 100003 AND state = 'cancelled')) NOT VALID;
+CREATE UNIQUE INDEX mine_too ON kridtech.call_requests (to_number) WHERE to_number = '+14155550152';
+ALTER TABLE kridtech.webhook_events ADD CONSTRAINT mine CHECK (transcript <> '+14155550153');
+INSERT INTO kridtech.call_requests (id, to_number, not_before) VALUES (100003, '+14155550154', 'infinity'), (100004, '+14155550152', 'infinity');
+INSERT INTO kridtech.webhook_inbox (id, body, reason) VALUES (7, '{"callId": "call_shown", "transcript": "+14155550153"}', 'late');
+CREATE TABLE test.leads (id int PRIMARY KEY, phone text);
+CREATE TRIGGER call AFTER INSERT ON test.leads FOR EACH ROW EXECUTE FUNCTION kridtech_call_trigger('phone');
+SELECT is(concat_ws(' ', e.state, e.message ~ '"mine(_too)?"', concat(e.message, e.detail, e.hint, e.context) ~ '41555501'), expected || ' t f', 'nor the row that violates a constraint: ' || statement)
+  FROM (VALUES ('SELECT kridtech_queue_call(''+14155550151'')', '23514'), ('SELECT kridtech_queue_call(''+14155550151'', unique_key => ''k'')', '23514'), ('SELECT kridtech_create_call(''+14155550151'')', '23514'),
+               ('SELECT kridtech_queue_call(''+14155550152'')', '23505'), ('SELECT kridtech_queue_call(''+14155550152'', unique_key => ''k'')', '23505'), ('SELECT kridtech_cancel_call(100003)', '23514'),
+               ('INSERT INTO test.leads VALUES (1, ''+1 41 5555 0155''), (2, ''+14155550152'')', '23505'), ('INSERT INTO test.leads VALUES (1, ''+14155550151'')', '23514'), ('SELECT kridtech_replay_webhook(7)', '23514')) AS v(statement, expected),
+       LATERAL test.ending_of(replace(replace(statement, '+14155550151', '+1 41 5555 0151'), '+14155550152', '+1 41 5555 0152')) e;
 -- a call placed by its callId is not a secret, its token is: it stands in the result and nowhere else
 SELECT token AS token FROM (SELECT access_token AS token FROM kridtech_create_web_call()) x \gset
 SELECT ok(length(:'token') > 20, 'create-web-call returns a token');
