@@ -74,6 +74,18 @@ execute(SPIPlanPtr *kept, const char *statement, int expected)
 		elog(ERROR, "unexpected result of a statement on kridtech.identity");
 }
 
+/*
+ * Has row i, which is our own, another of our own beside it, of the same time, or older though i is adopted (which
+ * leaves one row)? Then a dump of this very database was restored into it, without its extension being made anew: no
+ * born_at tells its requests from those that came since. Beside a row of an extension that was made anew the dump's
+ * rows do no harm.
+ */
+#define CAME_BACK                                                            \
+	"EXISTS (SELECT FROM kridtech.identity AS o WHERE o.ctid <> i.ctid"      \
+	" AND o.system_identifier = $1 AND o.database_oid = $2"                  \
+	" AND o.directory_inode = $3 AND (o.adopted_at = i.adopted_at"           \
+	" OR o.adopted_at < i.adopted_at AND i.born_at = '-infinity'))"
+
 bool
 kt_identity_is_own(char **why)
 {
@@ -86,6 +98,7 @@ kt_identity_is_own(char **why)
 	        " WHEN i.timeline = 0 OR " SUBSCRIBED " THEN 'its requests come by a subscription'"
 	        " WHEN i.timeline <> " OWN_TIMELINE " THEN 'another timeline'"
 	        " WHEN i.directory_inode <> $3 THEN 'another data directory'"
+	        " WHEN " CAME_BACK " THEN 'its own dump was restored'"
 	        " END AS difference FROM kridtech.identity AS i ORDER BY difference NULLS LAST LIMIT 1",
 	        SPI_OK_SELECT);
 	if (SPI_processed == 0)
