@@ -23,6 +23,7 @@
 #include "statement.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
+#include "xact.h"
 
 PG_FUNCTION_INFO_V1(kridtech_health);
 
@@ -424,6 +425,34 @@ report_pauses(Report *report)
 	kt_owner_end(&report->owner);
 }
 
+/* ---- all of it ------------------------------------------------------------------------------------------ */
+
+typedef struct Part
+{
+	Report *report;
+	void (*rows)(Report *report);
+} Part;
+
+static void
+part_work(void *argument)
+{
+	const Part *part = argument;
+
+	part->rows(part->report);
+}
+
+/* Rows that are read from the tables. Should that fail, by the tables' owner or shape, this row says so. */
+static void
+report_part(Report *report, void (*rows)(Report *report), const char *component)
+{
+	Part part = {report, rows};
+	char *message;
+	int sqlstate;
+
+	if (!kt_xact_try(part_work, &part, &sqlstate, &message))
+		put_health(report, component, BAD, psprintf("cannot be read: %s", message), 0);
+}
+
 /*
  * Where library and objects are of different versions the workers can be asked, but not the tables, whose columns
  * may be others: what keeps everything from working is not to keep it from being said.
@@ -450,9 +479,9 @@ kridtech_health(PG_FUNCTION_ARGS)
 			put_health(&report, "recordings", BAD, problem, 0);
 		return (Datum) 0;
 	}
-	report_queue(&report);
-	report_credentials(&report);
-	report_recordings(&report);
-	report_pauses(&report);
+	report_part(&report, report_queue, "queue");
+	report_part(&report, report_credentials, "credentials");
+	report_part(&report, report_recordings, "recordings");
+	report_part(&report, report_pauses, "all accounts");
 	return (Datum) 0;
 }

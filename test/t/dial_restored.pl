@@ -145,6 +145,14 @@ my $dump = "${PostgreSQL::Test::Utils::tmp_check}/own.dump";
 	$d->becomes($d->queue('+4930030093'), 'placed', 'a request is placed where the tables belong to an ordinary role');
 	is($d->sql(q{SELECT string_agg(DISTINCT who::text, ' ') FROM seen}), 'boss', 'what is deferred to the commit runs as that role');
 	$d->sql('DROP TRIGGER look ON kridtech.call_requests');
+
+	$d->sql('REVOKE ALL ON SCHEMA kridtech FROM boss');
+	my $words = 'cannot be read: permission denied for schema kridtech';
+	is($d->health($_), "f|$words", "where the owner may not use the schema, health has a row that says so: $_") for 'queue', 'credentials', 'all accounts';
+	ok(kt_wait(sub { $d->health('dialer') =~ /^f\|.*permission denied/ }), 'and speaks of the dialer all the same') or diag $d->health('dialer');
+	is($d->sql('SELECT count(*) FROM kridtech.health'), 6, 'and of all else');
+	$d->sql('GRANT ALL ON SCHEMA kridtech TO boss');
+	ok($d->dials, 'which goes on with the right');
 }
 
 {
