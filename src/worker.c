@@ -201,6 +201,9 @@ static const Pin pins[] = {
 	/* An error costs the unit it is thrown in, not the process with all it holds. */
 	{"exit_on_error", "off"},
 
+	/* Where auto_explain is loaded, it logs plans, but not the transcripts and numbers that went into them. */
+	{"auto_explain.log_parameter_max_length", "0"},
+
 	/* Statements mean what they say. */
 	{"default_transaction_read_only", "off"},
 	{"default_transaction_isolation", "read committed"},
