@@ -67,7 +67,8 @@ stat_version(void)
 	{
 		version.inode = (int64) stx.stx_ino;
 		if (stx.stx_mask & STATX_BTIME)
-			version.birth = time_t_to_timestamptz(stx.stx_btime.tv_sec) + stx.stx_btime.tv_nsec / 1000;
+			version.birth =
+				time_t_to_timestamptz(stx.stx_btime.tv_sec) + stx.stx_btime.tv_nsec / 1000;
 		return version;
 	}
 #endif
@@ -115,10 +116,10 @@ execute(SPIPlanPtr *kept, const char *statement, int expected)
  * born_at tells its requests from those that came since. Beside a row of an extension that was made anew the dump's
  * rows do no harm.
  */
-#define CAME_BACK                                                            \
-	"EXISTS (SELECT FROM kridtech.identity AS o WHERE o.ctid <> i.ctid"      \
-	" AND o.system_identifier = $1 AND o.database_oid = $2"                  \
-	" AND o.directory_inode = $3 AND (o.adopted_at = i.adopted_at"           \
+#define CAME_BACK                                                       \
+	"EXISTS (SELECT FROM kridtech.identity AS o WHERE o.ctid <> i.ctid" \
+	" AND o.system_identifier = $1 AND o.database_oid = $2"             \
+	" AND o.directory_inode = $3 AND (o.adopted_at = i.adopted_at"      \
 	" OR o.adopted_at < i.adopted_at AND i.born_at = '-infinity'))"
 
 bool
