@@ -472,6 +472,7 @@ CREATE TABLE kridtech.identity (
 	timeline          integer NOT NULL,
 	database_oid      oid NOT NULL,
 	directory_inode   bigint NOT NULL,
+	directory_birth   timestamptz,
 	epoch             bigint NOT NULL DEFAULT 0,
 	born_at           timestamptz NOT NULL,
 	adopted_at        timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -485,6 +486,8 @@ COMMENT ON COLUMN kridtech.identity.system_identifier IS 'The cluster''s, from i
 COMMENT ON COLUMN kridtech.identity.timeline IS 'The WAL''s timeline: a promotion or a point-in-time recovery begins a new one';
 COMMENT ON COLUMN kridtech.identity.database_oid IS 'The database''s OID';
 COMMENT ON COLUMN kridtech.identity.directory_inode IS 'The inode of the data directory''s PG_VERSION: a copy of the files has another';
+COMMENT ON COLUMN kridtech.identity.directory_birth IS
+	'When that PG_VERSION was made: another copy may get the same inode. NULL: the file system does not tell';
 COMMENT ON COLUMN kridtech.identity.epoch IS 'How often a dialer has started here: fences an older one';
 COMMENT ON COLUMN kridtech.identity.born_at IS
 	'When the extension was made here: older requests were brought from elsewhere and are not dialled. -infinity after kridtech_adopt()';

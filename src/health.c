@@ -449,8 +449,8 @@ section_work(void *argument)
 }
 
 /*
- * A table that somebody has locked, or altered, is a row and not the end: monitoring asks when something is wrong. What
- * was put before an error stays put.
+ * A table that somebody has locked, or altered, or given to an owner of its own, is a row and not the end: monitoring
+ * asks when something is wrong. What was put before an error stays put.
  */
 static void
 put_section(Report *report, const char *component, void (*put)(Report *))

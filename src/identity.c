@@ -6,9 +6,10 @@
  *	- the database's OID: another after CREATE DATABASE ... TEMPLATE, or a restore into the same cluster;
  *	- the WAL's timeline: another after a promotion or a point-in-time recovery, where claims may be
  *	  missing that were made on the old timeline;
- *	- the inode of PG_VERSION in the data directory: written once by initdb, so only a copy of the files
- *	  has another.
- * What none of them shows is a snapshot of the whole block device: doc/operating.md says so.
+ *	- the inode of PG_VERSION in the data directory, and when that was made, if the file system tells: written once
+ *	  by initdb, so only a copy of the files has another. The number alone does not do: on a file system that is
+ *	  otherwise idle, files that are removed and brought back from a backup tend to get it again.
+ * What none of them shows, such as a snapshot of the whole block device, is listed in doc/operating.md.
  *
  * A subscriber of a publication of the requests is a copy too, for as long as the subscription is there, and then
  * until it is adopted: whoever sees the subscription first sets the timeline to 0, which is nobody's.
@@ -21,6 +22,7 @@
 
 #include "identity.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include "access/xlog.h"
@@ -37,25 +39,58 @@
 
 PG_FUNCTION_INFO_V1(kridtech_adopt);
 
-#define IDENTITY_FACTS 3
+#define IDENTITY_FACTS 4
 
-static Oid fact_types[IDENTITY_FACTS] = {INT8OID, OIDOID, INT8OID};
+static Oid fact_types[IDENTITY_FACTS] = {INT8OID, OIDOID, INT8OID, TIMESTAMPTZOID};
+
+/* What tells the file PG_VERSION from a copy of it. */
+typedef struct Version
+{
+	int64 inode;
+	TimestampTz birth; /* -infinity: not known */
+} Version;
 
 /* Our own facts, but for the timeline, which the statements look up (pg_walfile_name() begins with it). */
 #define OWN_TIMELINE "('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer"
 
-static void
-own_facts(Datum values[IDENTITY_FACTS])
+/* A worker's and a backend's working directory is the data directory. */
+static Version
+stat_version(void)
 {
+	Version version = {.birth = DT_NOBEGIN};
 	struct stat st;
+#ifdef STATX_BTIME
+	struct statx stx;
 
-	/* a worker's and a backend's working directory is the data directory */
+	/* an older kernel, or a sandbox, may refuse it */
+	if (statx(AT_FDCWD, "PG_VERSION", 0, STATX_INO | STATX_BTIME, &stx) == 0)
+	{
+		version.inode = (int64) stx.stx_ino;
+		if (stx.stx_mask & STATX_BTIME)
+			version.birth =
+				time_t_to_timestamptz(stx.stx_btime.tv_sec) + stx.stx_btime.tv_nsec / 1000;
+		return version;
+	}
+#endif
 	if (stat("PG_VERSION", &st) != 0)
 		ereport(ERROR, (errcode_for_file_access(),
 		                errmsg("could not stat file \"PG_VERSION\" of the data directory: %m")));
+	version.inode = (int64) st.st_ino;
+	return version;
+}
+
+static void
+own_facts(Datum values[IDENTITY_FACTS], char nulls[IDENTITY_FACTS])
+{
+	Version version = stat_version();
+
 	values[0] = Int64GetDatum((int64) GetSystemIdentifier());
 	values[1] = ObjectIdGetDatum(MyDatabaseId);
-	values[2] = Int64GetDatum((int64) st.st_ino);
+	values[2] = Int64GetDatum(version.inode);
+	values[3] = TimestampTzGetDatum(version.birth);
+	memset(nulls, ' ', IDENTITY_FACTS);
+	if (TIMESTAMP_IS_NOBEGIN(version.birth))
+		nulls[3] = 'n';
 }
 
 /* Do the requests come by logical replication? pg_subscription_rel is readable by everyone. */
@@ -67,12 +102,25 @@ static void
 execute(SPIPlanPtr *kept, const char *statement, int expected)
 {
 	Datum values[IDENTITY_FACTS];
+	char nulls[IDENTITY_FACTS];
 	SPIPlanPtr plan = kt_owner_plan(kept, statement, IDENTITY_FACTS, fact_types);
 
-	own_facts(values);
-	if (SPI_execute_plan(plan, values, NULL, false, 0) != expected)
+	own_facts(values, nulls);
+	if (SPI_execute_plan(plan, values, nulls, false, 0) != expected)
 		elog(ERROR, "unexpected result of a statement on kridtech.identity");
 }
+
+/*
+ * Has row i, which is our own, another of our own beside it, of the same time, or older though i is adopted (which
+ * leaves one row)? Then a dump of this very database was restored into it, without its extension being made anew: no
+ * born_at tells its requests from those that came since. Beside a row of an extension that was made anew the dump's
+ * rows do no harm.
+ */
+#define CAME_BACK                                                       \
+	"EXISTS (SELECT FROM kridtech.identity AS o WHERE o.ctid <> i.ctid" \
+	" AND o.system_identifier = $1 AND o.database_oid = $2"             \
+	" AND o.directory_inode = $3 AND (o.adopted_at = i.adopted_at"      \
+	" OR o.adopted_at < i.adopted_at AND i.born_at = '-infinity'))"
 
 bool
 kt_identity_is_own(char **why)
@@ -85,7 +133,8 @@ kt_identity_is_own(char **why)
 	        " WHEN i.database_oid <> $2 THEN 'another database'"
 	        " WHEN i.timeline = 0 OR " SUBSCRIBED " THEN 'its requests come by a subscription'"
 	        " WHEN i.timeline <> " OWN_TIMELINE " THEN 'another timeline'"
-	        " WHEN i.directory_inode <> $3 THEN 'another data directory'"
+	        " WHEN i.directory_inode <> $3 OR i.directory_birth <> $4 THEN 'another data directory'"
+	        " WHEN " CAME_BACK " THEN 'its own dump was restored'"
 	        " END AS difference FROM kridtech.identity AS i ORDER BY difference NULLS LAST LIMIT 1",
 	        SPI_OK_SELECT);
 	if (SPI_processed == 0)
@@ -177,21 +226,22 @@ record_identity(const char *caller)
 {
 	static SPIPlanPtr kept = NULL;
 	static SPIPlanPtr kept_delete = NULL;
-	Oid types[] = {INT8OID, OIDOID, INT8OID, TEXTOID, BOOLOID};
+	Oid types[] = {INT8OID, OIDOID, INT8OID, TIMESTAMPTZOID, TEXTOID, BOOLOID};
 	Datum values[IDENTITY_FACTS + 2];
+	char nulls[IDENTITY_FACTS + 2] = {' ', ' ', ' ', ' ', ' ', ' '};
 	SPIPlanPtr plan;
 
-	own_facts(values);
+	own_facts(values, nulls);
 	values[IDENTITY_FACTS] = CStringGetTextDatum(caller);
 	values[IDENTITY_FACTS + 1] = BoolGetDatum(creating_extension);
 	plan = kt_owner_plan(&kept,
 	                     "INSERT INTO kridtech.identity (system_identifier, timeline, database_oid,"
-	                     " directory_inode, epoch, adopted_by, born_at)"
-	                     " SELECT $1, " OWN_TIMELINE ", $2, $3,"
-	                     " coalesce((SELECT max(i.epoch) FROM kridtech.identity AS i), 0) + 1, $4,"
-	                     " CASE WHEN $5 THEN now() ELSE '-infinity' END",
+	                     " directory_inode, directory_birth, epoch, adopted_by, born_at)"
+	                     " SELECT $1, " OWN_TIMELINE ", $2, $3, $4,"
+	                     " coalesce((SELECT max(i.epoch) FROM kridtech.identity AS i), 0) + 1, $5,"
+	                     " CASE WHEN $6 THEN now() ELSE '-infinity' END",
 	                     lengthof(types), types);
-	if (SPI_execute_plan(plan, values, NULL, false, 0) != SPI_OK_INSERT)
+	if (SPI_execute_plan(plan, values, nulls, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not record the identity");
 	plan = kt_owner_plan(&kept_delete,
 	                     "DELETE FROM kridtech.identity AS i WHERE i.epoch <>"

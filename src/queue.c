@@ -255,9 +255,9 @@ static KtStatement claim_requests = {
 	" r.dynamic_variables::text AS dynamic_variables,"
 	" CASE WHEN jsonb_exists(r.dynamic_variables, 'kridtech_ref') THEN NULL ELSE picked.ref END AS ref),"
 	" opened AS (INSERT INTO kridtech.call_attempts (request_id, epoch, account_id, ref)"
-	" SELECT claimed.id, $4, claimed.default_account, claimed.ref FROM claimed)"
+	" SELECT claimed.id, $4, claimed.default_account, claimed.ref FROM claimed RETURNING 1)"
 	" SELECT claimed.id, claimed.attempts, claimed.account_id, claimed.to_number,"
-	" claimed.dynamic_variables, claimed.ref FROM claimed ORDER BY claimed.n",
+	" claimed.dynamic_variables, claimed.ref, (SELECT count(*) FROM opened) FROM claimed ORDER BY claimed.n",
 	SPI_OK_SELECT,
 	{INT8ARRAYOID, TEXTARRAYOID, TEXTOID, INT8OID, TIMESTAMPTZOID},
 	NULL,
@@ -277,6 +277,10 @@ kt_queue_claim(const int64 *ids, const char **refs, int n, const char *default_a
 	values[3] = Int64GetDatum(epoch);
 	values[4] = TimestampTzGetDatum(born);
 	rows = kt_statement_run(&claim_requests, values, NULL);
+	/* without its open attempt a request is guarded by no index, and its result has no place */
+	if (rows > 0 && kt_statement_int64(0, 7) != (int64) rows)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		                errmsg("a trigger or rule on kridtech.call_attempts suppressed the row")));
 	for (i = 0; i < rows; i++)
 	{
 		bool isnull;

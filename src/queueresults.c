@@ -204,6 +204,37 @@ record_alike(const KtResult *results, int n, int64 epoch)
 	kt_statement_run(&record_plain, values, NULL);
 }
 
+static KtStatement find_placing = {
+	"SELECT FROM unnest($1) AS v (id) JOIN kridtech.call_requests AS q ON q.id = v.id WHERE q.state = $2"
+	" LIMIT 1",
+	SPI_OK_SELECT,
+	{INT8ARRAYOID, TEXTOID},
+	NULL,
+};
+
+/*
+ * The last statement touched so many rows. Fewer than there are results is right where a request is gone or was decided
+ * about otherwise. One that is 'placing' all the same was kept so by somebody's trigger: its result would be lost.
+ */
+static void
+refuse_suppressed(const KtResult *results, int n)
+{
+	int64 *ids;
+	Datum values[2];
+	int i;
+
+	if (SPI_processed == (uint64) n)
+		return;
+	ids = palloc(n * sizeof(int64));
+	for (i = 0; i < n; i++)
+		ids[i] = results[i].id;
+	values[0] = kt_statement_int8s(ids, n);
+	values[1] = CStringGetTextDatum("placing");
+	if (kt_statement_run(&find_placing, values, NULL) > 0)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		                errmsg("a trigger or rule on kridtech.call_requests suppressed the row")));
+}
+
 void
 kt_queue_record(const KtResult *results, int n, int64 epoch, KtNotices *notices)
 {
@@ -223,11 +254,13 @@ kt_queue_record(const KtResult *results, int n, int64 epoch, KtNotices *notices)
 	{
 		record_alike(plain, nplain, epoch);
 		add_notices(notices);
+		refuse_suppressed(plain, nplain);
 	}
 	if (nothers > 0)
 	{
 		record_any(others, nothers, epoch);
 		add_notices(notices);
+		refuse_suppressed(others, nothers);
 	}
 }
 

@@ -192,8 +192,17 @@ static const Pin pins[] = {
 	 */
 	{"deadlock_timeout", "100"},
 
+	/*
+	 * What a unit holds has a bound of its own (limits.h). With little work_mem a part of it goes to a file: a limit
+	 * would make a large request fail for as long as it stands, and all behind it wait.
+	 */
+	{"temp_file_limit", "-1"},
+
 	/* An error costs the unit it is thrown in, not the process with all it holds. */
 	{"exit_on_error", "off"},
+
+	/* Where auto_explain is loaded, it logs plans, but not the transcripts and numbers that went into them. */
+	{"auto_explain.log_parameter_max_length", "0"},
 
 	/* Statements mean what they say. */
 	{"default_transaction_read_only", "off"},

@@ -5,6 +5,8 @@ use warnings;
 
 use File::Temp qw(tempdir);
 use Kridtech;
+use PostgreSQL::Test::Utils qw(slurp_file);
+use Receiving;
 use Test::More;
 
 my $key    = 'KEYCANARY7f3a9c0e51';
@@ -181,5 +183,13 @@ is(scalar @debug, 0, 'no debugging message of ours does') or diag $debug[0];
 (my $told = $shown) =~ s/^LINE \d+:.*\n.*\n?//mg;
 is(() = $told =~ /^(?:psql:\S+ )?(?:ERROR|DETAIL|HINT|WARNING|CONTEXT):.*\Q$digits\E.*$/mg, 0, 'no message to the client does')
   or diag $told =~ /^(.*\Q$digits\E.*)$/m;
+
+# -- a worker, whose statements auto_explain shows, from PostgreSQL 16 on with their parameters
+my $r = Receiving->new('explained', conf => "shared_preload_libraries = 'kridtech, auto_explain'\nauto_explain.log_min_duration = 0\n");
+is($r->post($r->webhook('call_explained', transcript => 'User: TRANSCRIPTCANARY')), 200, 'a webhook is received');
+$r->stop;
+my $explained = slurp_file($r->{node}->logfile);
+like($explained, qr/INSERT INTO kridtech\.webhook_events.*Insert on webhook_events/s, 'auto_explain shows how it was stored');
+unlike($explained, qr/TRANSCRIPTCANARY/, 'and not what was said');
 
 done_testing();

@@ -406,13 +406,18 @@ SQL
 ALTER DATABASE postgres SET statement_timeout = '1ms';
 ALTER DATABASE postgres SET lock_timeout = '1ms';
 ALTER DATABASE postgres SET default_transaction_read_only = on;
+ALTER DATABASE postgres SET work_mem = '64kB';
+ALTER DATABASE postgres SET temp_file_limit = 0;
 SET default_transaction_read_only = off;
 SELECT kridtech_restart_workers();
 SQL
-	my $set = 'SET default_transaction_read_only = off; SET statement_timeout = 0;';
+	my $set = 'SET default_transaction_read_only = off; SET statement_timeout = 0; SET temp_file_limit = -1;';
 	my $id = $node->safe_psql('postgres', "$set SELECT kridtech_queue_call('$number')");
 	local $ENV{PGOPTIONS} = '-c statement_timeout=0 -c lock_timeout=0';    # nor what asks
 	is(final_state($id), 'placed', 'time-outs stored for the database do not reach the dialer');
+	my $large = new_number();
+	my $large_id = $node->safe_psql('postgres', "$set SELECT kridtech_queue_call('$large', jsonb_build_object('text', repeat('x', 900000)))");
+	is(final_state($large_id), 'placed', 'nor does the limit of temporary files, which a large request needs where there is little memory');
 	$node->safe_psql('postgres', "$set ALTER DATABASE postgres RESET ALL");
 	is(verdict($id, $number), 'placed, K=1, works on', 'one call, one row');
 }

@@ -221,6 +221,15 @@ sub new_node
 	$copy->turns;
 	is($copy->state($waits), 'queued', 'copied files: it waits');
 	is($d->k('+4930060001'), 0, 'copied files: it does not ring');
+	SKIP:
+	{
+		skip 'the file system does not tell when a file was made', 1
+		  if $copy->sql('SELECT directory_birth IS NULL FROM kridtech.identity') eq 't';
+		my $inode = (stat "$to/PG_VERSION")[1];
+		$copy->sql("UPDATE kridtech.identity SET directory_inode = $inode");
+		$copy->turns;
+		copying_paused($copy, 'another data directory', 'copied files: nor if the copy happens to have the same inode');
+	}
 	$node->start;
 	ok($d->dials, 'the origin starts and dials');
 	$d->becomes($waits, 'placed', 'the origin dials what was queued');

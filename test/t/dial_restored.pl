@@ -2,6 +2,7 @@
 use strict;
 use warnings;
 
+use Copying;
 use Dialing;
 use Kridtech;
 use Test::More;
@@ -34,6 +35,36 @@ my $dump = "${PostgreSQL::Test::Utils::tmp_check}/own.dump";
 	$d->sql("UPDATE kridtech.call_requests SET state = 'cancelled' WHERE state = 'queued'");
 	$d->sql('SELECT kridtech_adopt()');
 	$d->becomes($d->queue('+4930030051'), 'placed', 'and after kridtech_adopt() too');
+}
+
+# ---- the data alone of its own dump, restored into the tables it came from ----------------------------------
+
+{
+	my $restore = sub {
+		my ($prefix, $then) = @_;
+		$d->sql("SELECT kridtech_pause(reason => 'dump')");
+		my @queued = map { $d->queue("$prefix$_") } 0 .. 2;
+		$node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, $node->connstr('postgres') ], 'the database is dumped');
+		$d->sql("SELECT kridtech_resume(); $then");
+		$d->becomes($_, 'placed', 'what was queued at the dump is placed after it') for @queued;
+		$d->sql('TRUNCATE kridtech.call_requests, kridtech.call_attempts');
+		$node->command_ok([ 'pg_restore', '--data-only', '--single-transaction', '-n', 'kridtech', '-d', $node->connstr('postgres'), $dump ], 'its data are restored');
+		$d->sql('SELECT kridtech_resume()');
+		copying_paused($d, 'its own dump was restored', 'the dialer is paused, and health says why');
+		$d->turns(3);
+		is($d->k("${prefix}1"), 1, 'nobody is called twice');
+		$d->sql("UPDATE kridtech.call_requests SET state = 'cancelled' WHERE state = 'queued'");
+		$d->sql('SELECT kridtech_adopt()');
+		$d->becomes($d->queue("${prefix}9"), 'placed', 'adopted, it dials what is queued then');
+		return is($d->sql('SELECT count(*) FROM kridtech.identity'), 1, 'with one identity');
+	};
+	$restore->('+493003010', '');
+	$d->sql('DROP EXTENSION kridtech');
+	$d->sql('CREATE EXTENSION kridtech');
+	$restore->('+493003011', '');
+	$d->sql('DROP EXTENSION kridtech');
+	$d->sql('CREATE EXTENSION kridtech');
+	$restore->('+493003012', 'SELECT kridtech_adopt()');
 }
 
 # ---- an account that is paused for two causes ---------------------------------------------------------------
@@ -70,6 +101,30 @@ my $dump = "${PostgreSQL::Test::Utils::tmp_check}/own.dump";
 	$d->sql("SELECT kridtech_cancel_call(id) FROM kridtech.call_requests WHERE state = 'queued'");
 }
 
+# ---- rows that somebody's trigger keeps as they are -----------------------------------------------------------
+
+{
+	$d->sql(q{CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$});
+	$d->sql(q{CREATE TRIGGER keep BEFORE UPDATE ON kridtech.call_requests FOR EACH ROW WHEN (NEW.state = 'placed' AND NEW.to_number LIKE '+493003013%') EXECUTE FUNCTION keep()});
+	my $before = $d->stat('result_retries');
+	my $kept   = $d->queue('+4930030131');
+	my $other  = $d->queue('+4930030141');
+	ok(kt_wait(sub { $d->stat('result_retries') > $before + 1 }), 'a result that a trigger suppresses is tried again');
+	$d->becomes($other, 'placed', 'the others are recorded');
+	is($d->state($kept), 'placing', 'it is not');
+	$d->sql('DROP TRIGGER keep ON kridtech.call_requests');
+	$d->becomes($kept, 'placed', 'until the trigger is gone');
+	is($d->k('+4930030131'), 1, 'and it rang once');
+
+	$d->sql('CREATE TRIGGER keep BEFORE INSERT ON kridtech.call_attempts FOR EACH ROW EXECUTE FUNCTION keep()');
+	my $unguarded = $d->queue('+4930030132');
+	$d->sql_becomes("SELECT error FROM kridtech.call_requests WHERE id = $unguarded", 'a trigger or rule on kridtech.call_attempts suppressed the row',
+		'a request whose attempt a trigger suppresses says so');
+	is($d->k('+4930030132'), 0, 'and is not sent');
+	$d->sql("DROP TRIGGER keep ON kridtech.call_attempts; UPDATE kridtech.call_requests SET next_attempt_at = NULL WHERE id = $unguarded");
+	$d->becomes($unguarded, 'placed', 'until the trigger is gone');
+}
+
 # ---- rights -------------------------------------------------------------------------------------------------
 
 {
@@ -90,6 +145,14 @@ my $dump = "${PostgreSQL::Test::Utils::tmp_check}/own.dump";
 	$d->becomes($d->queue('+4930030093'), 'placed', 'a request is placed where the tables belong to an ordinary role');
 	is($d->sql(q{SELECT string_agg(DISTINCT who::text, ' ') FROM seen}), 'boss', 'what is deferred to the commit runs as that role');
 	$d->sql('DROP TRIGGER look ON kridtech.call_requests');
+
+	$d->sql('REVOKE ALL ON SCHEMA kridtech FROM boss');
+	my $words = 'not known: permission denied for schema kridtech';
+	is($d->health($_), "f|$words", "where the owner may not use the schema, health has a row that says so: $_") for 'queue', 'credentials', 'all accounts';
+	ok(kt_wait(sub { $d->health('dialer') =~ /^f\|.*permission denied/ }), 'and speaks of the dialer all the same') or diag $d->health('dialer');
+	is($d->sql('SELECT count(*) FROM kridtech.health'), 6, 'and of all else');
+	$d->sql('GRANT ALL ON SCHEMA kridtech TO boss');
+	ok($d->dials, 'which goes on with the right');
 }
 
 {
