@@ -39,6 +39,9 @@
 #define REST_MIN_US INT64CONST(200000)
 #define REST_MAX_US INT64CONST(60000000)
 
+/* Of the pause, while units fail: to 1.6 s. */
+#define MAX_DOUBLINGS 4
+
 /*
  * Why a batch costs the same however many rows there are, and whatever the plan was made on: each subquery about one
  * row says OFFSET 0, which keeps it a look-up by the index instead of a join; what is removed is named by an array,
@@ -90,7 +93,10 @@
 
 /* clang-format on */
 
-#define REQUEST_IS_NO_EVIDENCE NO_EVIDENCE("coalesce(q.finished_at, q.created_at)")
+/* From its beginning to its end: one that was redialled has attempts all along. */
+#define REQUEST_IS_NO_EVIDENCE                                            \
+	" AND NOT EXISTS (SELECT FROM open AS u WHERE q.created_at < u.until" \
+	" AND coalesce(q.finished_at, q.created_at) > u.since OFFSET 0)"
 #define CALL_IS_NO_EVIDENCE NO_EVIDENCE("coalesce(q.created_at, q.synced_at)")
 #define DELIVERY_IS_NO_EVIDENCE NO_EVIDENCE("q.received_at")
 #define IT_HAS_NO_REQUEST \
@@ -267,6 +273,7 @@ failed(KtRetention *retention)
 {
 	retention->at_end = false;
 	retention->next = retention->place;
+	retention->failures++;
 	if (retention->limit > 1)
 	{
 		retention->limit = 1;
@@ -277,19 +284,20 @@ failed(KtRetention *retention)
 		retention->at_end = true;
 }
 
+/* Rows that fail one after the other are taken more and more slowly: each is an ERROR in the log. */
 static int64
-pause_us(const KtRetention *retention, bool done)
+pause_us(const KtRetention *retention)
 {
-	if (!retention->at_end || retention->phase > 0)
-		return retention->limit == 1 && done ? PAUSE_US / 10 : PAUSE_US;
-	return Min(Max((int64) kt_retention * USECS_PER_SEC / 10, REST_MIN_US), REST_MAX_US);
+	if (retention->at_end && retention->phase == 0)
+		return Min(Max((int64) kt_retention * USECS_PER_SEC / 10, REST_MIN_US), REST_MAX_US);
+	if (retention->failures > 0)
+		return PAUSE_US << Min(retention->failures - 1, MAX_DOUBLINGS);
+	return retention->limit > 1 ? PAUSE_US : PAUSE_US / 10;
 }
 
 void
 kt_retention_work(KtRetention *retention)
 {
-	bool done;
-
 	if (retention->setting != kt_retention)
 	{
 		begin_phase(retention, 0);
@@ -299,10 +307,12 @@ kt_retention_work(KtRetention *retention)
 	if (kt_retention == 0 || kt_http_now() < retention->next_at)
 		return;
 	retention->cutoff = GetCurrentTimestamp() - (int64) kt_retention * USECS_PER_SEC;
-	done = kt_xact_run("removing what is beyond kridtech.retention", remove_work, retention, NULL,
-	                   NULL, 0) == KT_XACT_DONE;
-	if (done)
+	if (kt_xact_run("removing what is beyond kridtech.retention", remove_work, retention, NULL,
+	                NULL, 0) == KT_XACT_DONE)
+	{
 		kt_count(retention->slot, KT_COUNT_RETIRED, retention->removed);
+		retention->failures = 0;
+	}
 	else
 		failed(retention);
 	retention->place = retention->next;
@@ -310,7 +320,7 @@ kt_retention_work(KtRetention *retention)
 		begin_phase(retention, (retention->phase + 1) % (int) lengthof(phases));
 	else if (retention->singly > 0 && --retention->singly == 0)
 		retention->limit = BATCH;
-	retention->next_at = kt_http_now() + pause_us(retention, done);
+	retention->next_at = kt_http_now() + pause_us(retention);
 }
 
 int64

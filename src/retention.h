@@ -22,6 +22,7 @@ typedef struct KtRetention
 	KtRetentionPlace next;  /* ... and behind the unit at hand, once that is committed */
 	int limit;              /* rows looked at in a unit of work */
 	int singly;             /* how many of a batch that failed are still to be done one by one */
+	int failures;           /* units that failed in a row */
 	int setting;            /* kridtech.retention as the pass began */
 	int64 next_at;          /* when it goes on, on kt_http_now()'s clock */
 	TimestampTz cutoff;     /* of the unit at hand */

@@ -45,6 +45,8 @@ INSERT INTO kridtech.call_requests (account_id, to_number, reference, state, cal
 	  FROM (VALUES ('open', 'unknown', NULL, interval '0'), ('neighbour', 'placed', 'neighbour', '1 hour'), ('stranger', 'placed', 'stranger', '2 days')) AS v (r, s, c, t);
 INSERT INTO kridtech.call_attempts (request_id, epoch, started_at, finished_at, outcome)
 	SELECT id, 1, created_at, created_at, 'unknown' FROM kridtech.call_requests WHERE reference IN ('open', 'neighbour');
+-- one that began at that time, and that a human has redialled much later
+INSERT INTO kridtech.call_requests (account_id, to_number, reference, state, call_id, created_at, finished_at) SELECT 'acct-1', '+4930000003', 'redialled', 'placed', 'redialled', now() - interval '180 days', now() - interval '170 days';
 INSERT INTO kridtech.calls (call_id, created_at) VALUES ('neighbour', now() - interval '180 days'), ('nobody', now() - interval '180 days');
 INSERT INTO kridtech.webhook_events (call_id, raw, received_at) VALUES ('its echo', '{}', now() - interval '180 days' + interval '5 minutes');
 INSERT INTO kridtech.webhook_inbox (reason, body, received_at) VALUES ('conflict', 'near', now() - interval '180 days');
@@ -64,7 +66,7 @@ is_deeply({ map { $_ => $d->sql($kept{$_}) } keys %kept }, \%all, 'without a ret
 
 $d->set('kridtech.retention' => '30d');
 $d->sql_becomes($kept{inbox}, 'near, new', 'with one, deliveries kept in the inbox go', 30);
-is($d->sql($kept{requests}), 'echoed late, echoed meanwhile, late webhook, neighbour, new cancelled, new expired, new failed, new placed, new queued, old queued, open, owner',
+is($d->sql($kept{requests}), 'echoed late, echoed meanwhile, late webhook, neighbour, new cancelled, new expired, new failed, new placed, new queued, old queued, open, owner, redialled',
 	'of the requests those that are final and old: neither open ones nor what is from an unknown one\'s time');
 is($d->sql($kept{attempts}), 'neighbour, new failed, new placed, open', 'their attempts with them');
 is($d->sql($kept{calls}), 'neighbour, new-inbound, new-placed, new-undated, nobody', 'and their records of the API, and those that nobody asked for');
