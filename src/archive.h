@@ -63,7 +63,10 @@ extern bool kt_archive_clean(const KtArchiveClaim *claim);
 extern KtArchiveFound kt_archive_retire(TimestampTz cutoff, KtArchiveCursor *cursor, bool fetching,
                                         bool *row);
 
-/* The next functions return false, and do nothing, when the claim is not good any more: the row was deleted, say. */
+/*
+ * The next functions return false, and do nothing, when the claim is not good any more: the row was deleted, say; or
+ * when a user's trigger suppressed the row.
+ */
 
 extern bool kt_archive_append(const KtArchiveClaim *claim, int seq, const char *data, size_t len);
 

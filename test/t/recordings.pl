@@ -299,6 +299,21 @@ $d->sql('DROP TRIGGER refuse ON kridtech.recordings');
 hurry($opposed);
 is(settled($opposed, 'fetched', 40)->{attempts}, 2, 'and is fetched later');
 
+# One that a trigger leaves as it is does not say for ever that it is being fetched.
+$d->sql(q{CREATE FUNCTION leave() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$});
+$d->sql(q{CREATE TRIGGER leave BEFORE UPDATE ON kridtech.recordings FOR EACH ROW WHEN (NEW.state = 'fetched' AND NEW.call_id LIKE 'left%') EXECUTE FUNCTION leave()});
+$d->sql(q{CREATE TRIGGER leave BEFORE INSERT ON kridtech.recording_chunks FOR EACH ROW WHEN (NEW.call_id = 'pieceless') EXECUTE FUNCTION leave()});
+my @left = ('left1', 'left2', 'pieceless');
+event($server->url('ok/600000'), call_id => $_) for @left;
+for my $id (@left)
+{
+	like(settled($id, 'waiting', 40)->{error}, qr/could not be stored: a trigger suppressed it/, "$id: what a trigger suppresses waits, with the reason");
+	is(chunks($id), 0, "$id: without pieces");
+}
+$d->sql('DROP TRIGGER leave ON kridtech.recordings; DROP TRIGGER leave ON kridtech.recording_chunks');
+hurry($_) for @left;
+is(settled($_, 'fetched', 40)->{attempts}, 2, "$_: and is fetched later") for @left;
+
 # Rows that cannot be claimed, more of them than are passed over while a walk rests.
 $d->sql(q{CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN IF OLD.call_id = 'kept' THEN RETURN NULL; END IF; RAISE 'not that one'; END$$});
 $d->sql(q{CREATE TRIGGER keep BEFORE UPDATE ON kridtech.recordings FOR EACH ROW WHEN (OLD.call_id LIKE 'kept%') EXECUTE FUNCTION keep()});
