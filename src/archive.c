@@ -71,13 +71,13 @@ kt_archive_enlist(KtArchiveCursor *cursor, int limit, bool insert)
 	int seen = 0;
 
 	kt_background_begin(&owner);
-	values[0] = TimestampTzGetDatum(cursor->received_at);
+	values[0] = TimestampTzGetDatum(cursor->at);
 	values[1] = CStringGetTextDatum(cursor->call_id);
 	values[2] = Int64GetDatum(limit);
 	values[3] = BoolGetDatum(insert);
 	if (kt_statement_run(&enlist, values, NULL) > 0)
 	{
-		cursor->received_at = DatumGetTimestampTz(kt_statement_datum(0, 1, &isnull));
+		cursor->at = DatumGetTimestampTz(kt_statement_datum(0, 1, &isnull));
 		cursor->call_id = get_text(2, caller);
 		seen = (int) kt_statement_int64(0, 3);
 	}
@@ -85,35 +85,57 @@ kt_archive_enlist(KtArchiveCursor *cursor, int limit, bool insert)
 	return seen;
 }
 
-/* $2: now. A volatile function in its place would make it read all that waits, however long it still has to. */
-static KtStatement claim_next = {
-	"UPDATE kridtech.recordings AS r SET state = 'fetching', attempts = r.attempts + 1,"
-	" next_attempt_at = NULL FROM (SELECT q.call_id FROM kridtech.recordings AS q"
-	"  WHERE q.state = 'waiting' AND q.next_attempt_at <= $2"
-	"  ORDER BY q.next_attempt_at, q.call_id OFFSET $1 LIMIT 1 FOR UPDATE SKIP LOCKED) AS due"
-	" LEFT JOIN kridtech.webhook_events AS e ON e.call_id = due.call_id AND e.verified_by IS NOT NULL"
-	" WHERE r.call_id = due.call_id RETURNING r.call_id, r.attempts, e.recording_url, r.received_at",
-	SPI_OK_UPDATE_RETURNING,
-	{INT8OID, TIMESTAMPTZOID, InvalidOid},
+/* $1: now. A volatile function in its place would make it read all that waits, however long it still has to. */
+static KtStatement next_due = {
+	"SELECT q.next_attempt_at, q.call_id FROM kridtech.recordings AS q WHERE q.state = 'waiting'"
+	" AND q.next_attempt_at <= $1 AND (q.next_attempt_at, q.call_id) > ($2, $3)"
+	" ORDER BY q.next_attempt_at, q.call_id LIMIT 1 FOR UPDATE SKIP LOCKED",
+	SPI_OK_SELECT,
+	{TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, InvalidOid},
 	NULL};
 
-bool
-kt_archive_claim(KtArchiveClaim *claim, int skip)
+static KtStatement claim_it = {
+	"UPDATE kridtech.recordings AS r SET state = 'fetching', attempts = r.attempts + 1,"
+	" next_attempt_at = NULL WHERE r.call_id = $1 RETURNING r.attempts,"
+	" (SELECT e.recording_url FROM kridtech.webhook_events AS e WHERE e.call_id = r.call_id"
+	" AND e.verified_by IS NOT NULL), r.received_at",
+	SPI_OK_UPDATE_RETURNING,
+	{TEXTOID, InvalidOid},
+	NULL};
+
+/* Moves the cursor to the row that came back: its time and its call_id. */
+static Datum
+move_to_row(KtArchiveCursor *cursor, MemoryContext caller)
 {
-	Datum values[] = {Int64GetDatum(skip), TimestampTzGetDatum(GetCurrentTimestamp())};
+	cursor->at = kt_statement_int64(0, 1);
+	cursor->call_id = MemoryContextStrdup(caller, kt_statement_present(0, 2));
+	return CStringGetTextDatum(cursor->call_id);
+}
+
+KtArchiveFound
+kt_archive_claim(KtArchiveClaim *claim, KtArchiveCursor *cursor)
+{
+	Datum behind[] = {TimestampTzGetDatum(GetCurrentTimestamp()), TimestampTzGetDatum(cursor->at),
+	                  CStringGetTextDatum(cursor->call_id)};
 	MemoryContext caller = CurrentMemoryContext;
+	KtArchiveFound found = KT_ARCHIVE_NOTHING;
 	KtOwner owner;
 	bool isnull;
-	bool found;
 
 	kt_background_begin(&owner);
-	found = kt_statement_run(&claim_next, values, NULL) > 0;
-	if (found)
+	if (kt_statement_run(&next_due, behind, NULL) > 0)
 	{
-		claim->call_id = get_text(1, caller);
-		claim->attempts = DatumGetInt32(kt_statement_datum(0, 2, &isnull));
-		claim->url = get_text(3, caller);
-		claim->received_at = kt_statement_int64(0, 4);
+		Datum call_id[] = {move_to_row(cursor, caller)};
+
+		found = KT_ARCHIVE_HELD;
+		if (kt_statement_run(&claim_it, call_id, NULL) > 0)
+		{
+			found = KT_ARCHIVE_DONE;
+			claim->call_id = MemoryContextStrdup(caller, cursor->call_id);
+			claim->attempts = DatumGetInt32(kt_statement_datum(0, 1, &isnull));
+			claim->url = get_text(2, caller);
+			claim->received_at = kt_statement_int64(0, 3);
+		}
 	}
 	kt_owner_end(&owner);
 	return found;
@@ -231,11 +253,12 @@ kt_archive_put_back(const KtArchiveClaim *claim, const char *error, int64 delay)
 /* ---- retention -------------------------------------------------------------------------------------------- */
 
 static KtStatement oldest = {
-	"SELECT r.call_id, r.state = 'failed' FROM kridtech.recordings AS r WHERE r.received_at < $1"
-	" AND (r.state <> 'fetching' OR NOT $3) ORDER BY r.received_at, r.call_id OFFSET $2 LIMIT 1"
+	"SELECT r.received_at, r.call_id, r.state = 'failed' FROM kridtech.recordings AS r"
+	" WHERE r.received_at < $1 AND (r.received_at, r.call_id) > ($2, $3)"
+	" AND (r.state <> 'fetching' OR NOT $4) ORDER BY r.received_at, r.call_id LIMIT 1"
 	" FOR UPDATE SKIP LOCKED",
 	SPI_OK_SELECT,
-	{TIMESTAMPTZOID, INT8OID, BOOLOID, InvalidOid},
+	{TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, BOOLOID, InvalidOid},
 	NULL};
 
 static KtStatement condemn = {
@@ -254,34 +277,45 @@ static KtStatement remove_chunks = {
 	{TEXTOID, InvalidOid},
 	NULL};
 
-static KtStatement remove_row = {"DELETE FROM kridtech.recordings AS r WHERE r.call_id = $1",
-                                 SPI_OK_DELETE,
-                                 {TEXTOID, InvalidOid},
-                                 NULL};
+/* Pieces that a trigger keeps keep their row, or nothing would lead to them any more. */
+static KtStatement remove_row = {
+	"DELETE FROM kridtech.recordings AS r WHERE r.call_id = $1"
+	" AND NOT EXISTS (SELECT FROM kridtech.recording_chunks AS c WHERE c.call_id = $1)",
+	SPI_OK_DELETE,
+	{TEXTOID, InvalidOid},
+	NULL};
 
-KtArchiveRetired
-kt_archive_retire(TimestampTz cutoff, int skip, bool fetching)
+/* True when a part went. No piece goes of a recording that says it is whole: where it does not cease to, all stays. */
+static bool
+remove_part(Datum *call_id, bool condemned, bool *row)
 {
-	Datum which[] = {TimestampTzGetDatum(cutoff), Int64GetDatum(skip), BoolGetDatum(fetching)};
-	KtArchiveRetired retired = KT_ARCHIVE_NOTHING;
+	if (!condemned && kt_statement_run(&condemn, call_id, NULL) == 0)
+		return false;
+	if (kt_statement_run(&remove_chunks, call_id, NULL) > 0)
+		return true;
+	*row = kt_statement_run(&remove_row, call_id, NULL) > 0;
+	return *row;
+}
+
+KtArchiveFound
+kt_archive_retire(TimestampTz cutoff, KtArchiveCursor *cursor, bool fetching, bool *row)
+{
+	Datum which[] = {TimestampTzGetDatum(cutoff), TimestampTzGetDatum(cursor->at),
+	                 CStringGetTextDatum(cursor->call_id), BoolGetDatum(fetching)};
+	MemoryContext caller = CurrentMemoryContext;
+	KtArchiveFound found = KT_ARCHIVE_NOTHING;
 	KtOwner owner;
 
+	*row = false;
 	kt_background_begin(&owner);
 	if (kt_statement_run(&oldest, which, NULL) > 0)
 	{
 		bool isnull;
-		bool condemned = DatumGetBool(kt_statement_datum(0, 2, &isnull));
-		Datum call_id[] = {CStringGetTextDatum(kt_statement_present(0, 1))};
+		bool condemned = DatumGetBool(kt_statement_datum(0, 3, &isnull));
+		Datum call_id[] = {move_to_row(cursor, caller)};
 
-		if (!condemned)
-			(void) kt_statement_run(&condemn, call_id, NULL);
-		retired = KT_ARCHIVE_PART;
-		if (kt_statement_run(&remove_chunks, call_id, NULL) == 0)
-		{
-			(void) kt_statement_run(&remove_row, call_id, NULL);
-			retired = KT_ARCHIVE_ROW;
-		}
+		found = remove_part(call_id, condemned, row) ? KT_ARCHIVE_DONE : KT_ARCHIVE_HELD;
 	}
 	kt_owner_end(&owner);
-	return retired;
+	return found;
 }

@@ -10,10 +10,10 @@
 #include "datatype/timestamp.h"
 #include "utils/palloc.h"
 
-/* Where the walk through the events stands: behind that one. */
+/* Where a walk through the events, or through the recordings, stands: behind that one. */
 typedef struct KtArchiveCursor
 {
-	TimestampTz received_at;
+	TimestampTz at;
 	char *call_id; /* palloc'd */
 } KtArchiveCursor;
 
@@ -33,11 +33,19 @@ typedef struct KtArchiveClaim
 	TimestampTz received_at;
 } KtArchiveClaim;
 
+/* What came of looking for a recording behind a cursor, to do something with it. */
+typedef enum KtArchiveFound
+{
+	KT_ARCHIVE_NOTHING, /* there is none */
+	KT_ARCHIVE_DONE,
+	KT_ARCHIVE_HELD /* somebody's trigger keeps it as it is */
+} KtArchiveFound;
+
 /*
- * Claims the recording that has waited longest of those that are due, passing over the first skip of them.
- * False when there is none.
+ * Claims the recording that has waited longest of those that are due, behind the cursor. That is moved behind the one
+ * that was found as soon as it is, by a call_id in the caller's memory context: so it says which one makes this throw.
  */
-extern bool kt_archive_claim(KtArchiveClaim *claim, int skip);
+extern KtArchiveFound kt_archive_claim(KtArchiveClaim *claim, KtArchiveCursor *cursor);
 
 /* What is claimed by an earlier run of the dialer waits again. Only while this one has claimed nothing. */
 extern void kt_archive_recover(void);
@@ -49,19 +57,16 @@ extern void kt_archive_recover(void);
 extern bool kt_archive_clean(const KtArchiveClaim *claim);
 
 /*
- * Removes a part of a recording whose event came before the cutoff, the oldest first, passing over the first skip
- * of them. What is begun says 'failed' until its last part, the row, is gone.
+ * Removes a part of a recording whose event came before the cutoff, the oldest first, behind the cursor, which is moved
+ * as by kt_archive_claim(). What is begun says 'failed' until its last part, the row, is gone: *row.
  */
-typedef enum KtArchiveRetired
-{
-	KT_ARCHIVE_NOTHING, /* there is none */
-	KT_ARCHIVE_PART,
-	KT_ARCHIVE_ROW
-} KtArchiveRetired;
+extern KtArchiveFound kt_archive_retire(TimestampTz cutoff, KtArchiveCursor *cursor, bool fetching,
+                                        bool *row);
 
-extern KtArchiveRetired kt_archive_retire(TimestampTz cutoff, int skip, bool fetching);
-
-/* The next functions return false, and do nothing, when the claim is not good any more: the row was deleted, say. */
+/*
+ * The next functions return false, and do nothing, when the claim is not good any more: the row was deleted, say; or
+ * when a user's trigger suppressed the row.
+ */
 
 extern bool kt_archive_append(const KtArchiveClaim *claim, int seq, const char *data, size_t len);
 

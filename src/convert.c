@@ -153,14 +153,15 @@ kt_convert_numeric(const char *number, Datum *result)
 	return true;
 }
 
-/* "2025-02-14T10:30:00Z", "...+01:00": keeps out "now", "infinity", and times without a zone. */
+/* "2025-02-14T10:30:00Z", "...+01:00": keeps out "now", "infinity", "... BC", and times without a zone. */
 static bool
 looks_like_iso(const char *text)
 {
 	size_t len = strlen(text);
 	size_t i;
 
-	if (len < 17 || len > MAXDATELEN || text[4] != '-' || text[7] != '-' || text[10] != 'T')
+	if (len < 17 || len > MAXDATELEN || text[4] != '-' || text[7] != '-' || text[10] != 'T' ||
+	    strchr(text, ' ') != NULL)
 		return false;
 	for (i = 0; i < 4; i++)
 		if (text[i] < '0' || text[i] > '9')

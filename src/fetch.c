@@ -295,6 +295,18 @@ do_clean(KtFetch *f)
 		start(f);
 }
 
+/*
+ * Nothing was written: the claim is not good any more, and what follows touches no row either; or somebody's trigger
+ * keeps the row as it was, and then it must not say 'fetching' for ever.
+ */
+static void
+give_up(KtFetch *f)
+{
+	f->retry_after = -1;
+	fail(f, KT_FETCH_RETRY, "it could not be stored: a trigger suppressed it");
+	f->phase = KT_FETCH_CLEANING; /* a last piece may be there that is not counted */
+}
+
 /* Writes the first piece of the buffer, and lets the transfer go on. */
 static void
 do_append(KtFetch *f)
@@ -305,7 +317,7 @@ do_append(KtFetch *f)
 		return;
 	if (!unit.done)
 	{
-		kt_fetch_release(f);
+		give_up(f);
 		return;
 	}
 	if (!kt_sha256_add(f->sha, f->buffer.data, unit.len))
@@ -337,8 +349,13 @@ do_complete(KtFetch *f)
 		fail(f, KT_FETCH_RETRY, "its SHA-256 could not be computed");
 	else if (run(&unit, "completing a recording", complete_work))
 	{
-		kt_count(f->slot, KT_COUNT_RECORDINGS, unit.done);
-		kt_count(f->slot, KT_COUNT_RECORDING_BYTES, unit.done ? f->bytes + (int64) unit.len : 0);
+		if (!unit.done)
+		{
+			give_up(f);
+			return;
+		}
+		kt_count(f->slot, KT_COUNT_RECORDINGS, 1);
+		kt_count(f->slot, KT_COUNT_RECORDING_BYTES, f->bytes + (int64) unit.len);
 		kt_fetch_release(f);
 	}
 }
@@ -350,7 +367,7 @@ do_put_back(KtFetch *f)
 
 	if (!run(&unit, "putting back a recording", put_back_work))
 		return;
-	kt_count(f->slot, KT_COUNT_RECORDING_FAILURES, 1);
+	kt_count(f->slot, KT_COUNT_RECORDING_FAILURES, unit.done);
 	kt_fetch_release(f);
 }
 

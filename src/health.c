@@ -230,7 +230,13 @@ static KtStatement queue_question = {
 	"  LIMIT " COUNT_BOUND_TEXT ") AS u),"
 	" (SELECT min(r.since) FROM ready AS r WHERE NOT EXISTS (SELECT FROM pauses AS p"
 	"  WHERE p.account_id IN ('', coalesce(r.account_id, $1)))),"
-	" (SELECT a.started_at FROM kridtech.call_attempts AS a ORDER BY a.id DESC LIMIT 1)",
+	" (SELECT a.started_at FROM kridtech.call_attempts AS a ORDER BY a.id DESC LIMIT 1),"
+	" (SELECT min(w.since) FROM (SELECT q.account_id, q.attempts, q.error,"
+	"  greatest(q.created_at, q.not_before) AS since FROM kridtech.call_requests AS q"
+	"  WHERE q.state = 'queued' AND q.next_attempt_at IS NOT NULL"
+	"  ORDER BY q.next_attempt_at LIMIT " COUNT_BOUND_TEXT ") AS w"
+	"  WHERE w.attempts = 0 AND w.error IS NOT NULL AND NOT EXISTS (SELECT FROM pauses AS p"
+	"  WHERE p.account_id IN ('', coalesce(w.account_id, $1))))",
 	SPI_OK_SELECT,
 	{TEXTOID, InvalidOid},
 	NULL};
@@ -245,6 +251,8 @@ typedef struct Queue
 	int64 unknown;
 	TimestampTz oldest; /* of those that are ready and not paused; 0: none */
 	TimestampTz placed; /* the last attempt; 0: none */
+	/* of those, not paused, that wait with an error and no attempt: they cannot be claimed; 0: none */
+	TimestampTz refused;
 } Queue;
 
 static void
@@ -261,20 +269,20 @@ read_queue(Report *report, Queue *queue)
 	queue->unknown = kt_statement_int64(0, 6);
 	queue->oldest = kt_statement_int64(0, 7);
 	queue->placed = kt_statement_int64(0, 8);
+	queue->refused = kt_statement_int64(0, 9);
 	kt_owner_end(&report->owner);
 }
 
 /* A slow pace is not a fault: two calls' time must have passed without one, and a minute at least. */
 static bool
-is_stuck(const Queue *queue)
+is_stuck(const Queue *queue, TimestampTz since)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	double patience = STUCK_SECONDS;
 
 	if (kt_calls_per_second > 0)
 		patience = Max(patience, Min(2 / kt_calls_per_second, SECS_PER_DAY));
-	return queue->oldest != 0 &&
-	       queue->oldest < now - (TimestampTz) STUCK_SECONDS * USECS_PER_SEC &&
+	return since != 0 && since < now - (TimestampTz) STUCK_SECONDS * USECS_PER_SEC &&
 	       queue->placed < now - (TimestampTz) (patience * USECS_PER_SEC);
 }
 
@@ -317,9 +325,14 @@ report_queue(Report *report)
 		           psprintf("stopped by kridtech.max_unknown, see kridtech_resolve_call(): %s",
 		                    description),
 		           queue.oldest);
-	else if (is_stuck(&queue))
+	else if (is_stuck(&queue, queue.oldest))
 		put_health(report, "queue", BAD, psprintf("nothing is being placed: %s", description),
 		           queue.oldest);
+	else if (is_stuck(&queue, queue.refused))
+		put_health(report, "queue", BAD,
+		           psprintf("nothing is being placed, some cannot be claimed, see their error: %s",
+		                    description),
+		           queue.refused);
 	else
 		put_health(report, "queue", GOOD, description, queue.oldest);
 }

@@ -9,7 +9,7 @@
  * committed late; from time to time it begins again, for events that were verified late.
  *
  * Nothing here is needed for a call. A unit of work that fails holds up recordings for a few seconds and nothing
- * else; and a row that fails every time is passed over.
+ * else; and a row that fails every time, or that a trigger leaves as it is, is passed over until the next round.
  */
 #include "postgres.h"
 
@@ -42,12 +42,14 @@
 /* How often what kridtech.retention has condemned is looked for. */
 #define RETIRE_US INT64CONST(60000000)
 
-/* What failed is tried again after this. */
+/* What failed is tried again after this; and when a row was passed over, the next one is looked at after this. */
 #define FAILURE_US INT64CONST(5000000)
+#define PASS_US INT64CONST(500000)
 
 typedef struct Chore
 {
 	MemoryContext context;
+	MemoryContext scratch; /* of one unit */
 	KtSlot *slot;
 	KtHttp *http;
 	bool ready;  /* this database is ours to work in */
@@ -63,9 +65,11 @@ typedef struct Chore
 	int64 rest_until; /* when it begins again; 0: it is not at its end */
 	int64 walk_at;    /* when its next step is due */
 	int64 claim_at;   /* when something may be claimed */
-	int claim_skip;   /* rows that cannot be claimed, passed over until the next walk */
 	int64 retire_at;  /* when something may be old enough to be removed */
-	int retire_skip;  /* rows that cannot be removed, passed over until the next walk */
+
+	/* Behind the rows that cannot be claimed, or removed; at the end of a round they are looked at again. */
+	KtArchiveCursor claim_cursor;
+	KtArchiveCursor retire_cursor;
 } Chore;
 
 static Chore *chore = NULL;
@@ -73,14 +77,20 @@ static Chore *chore = NULL;
 /* ---- the walk ----------------------------------------------------------------------------- */
 
 static void
-set_cursor(TimestampTz received_at, const char *call_id)
+set_cursor(KtArchiveCursor *cursor, TimestampTz at, const char *call_id)
 {
 	char *copy = MemoryContextStrdup(chore->context, call_id);
 
-	if (chore->cursor.call_id != NULL)
-		pfree(chore->cursor.call_id);
-	chore->cursor.received_at = received_at;
-	chore->cursor.call_id = copy;
+	if (cursor->call_id != NULL)
+		pfree(cursor->call_id);
+	cursor->at = at;
+	cursor->call_id = copy;
+}
+
+static void
+to_beginning(KtArchiveCursor *cursor)
+{
+	set_cursor(cursor, DT_NOBEGIN, "");
 }
 
 static void
@@ -91,12 +101,11 @@ begin_walk(int64 now)
 	/* what retention has removed is not to come again */
 	if (kt_retention > 0)
 		reach = Min(reach, kt_retention);
-	set_cursor(GetCurrentTimestamp() - reach * USECS_PER_SEC, "");
+	set_cursor(&chore->cursor, GetCurrentTimestamp() - reach * USECS_PER_SEC, "");
 	chore->walk_limit = WALK_BATCH;
 	chore->walk_passes = false;
 	chore->walk_began = now;
 	chore->rest_until = 0;
-	chore->claim_skip = chore->retire_skip = 0;
 }
 
 /* What a unit is about, and what came of it. */
@@ -105,8 +114,8 @@ typedef struct Unit
 	KtArchiveCursor cursor;
 	int seen;
 	KtFetch *fetch;
-	bool claimed;
-	KtArchiveRetired retired;
+	KtArchiveFound found;
+	bool row; /* a whole recording is gone */
 } Unit;
 
 static void
@@ -128,8 +137,8 @@ end_walk(int64 now)
 
 	if (chore->rest_until == 0)
 		chore->rest_until = now + Max(REST_US, REST_SHARE * (now - chore->walk_began));
-	if (chore->cursor.received_at > back)
-		set_cursor(back, "");
+	if (chore->cursor.at > back)
+		set_cursor(&chore->cursor, back, "");
 	chore->walk_at = now + POLL_US;
 }
 
@@ -154,7 +163,7 @@ walk(int64 now)
 	chore->walk_passes = false;
 	if (unit.seen > 0)
 	{
-		set_cursor(unit.cursor.received_at, unit.cursor.call_id);
+		set_cursor(&chore->cursor, unit.cursor.at, unit.cursor.call_id);
 		pfree(unit.cursor.call_id);
 		chore->claim_at = Min(chore->claim_at, now);
 	}
@@ -177,34 +186,51 @@ find_free(void)
 	return NULL;
 }
 
+/*
+ * When a unit is to be done that did not do its work: later, where that may pass by itself or nothing was found; else
+ * behind the row that it was about. One row that somebody's trigger refuses to have changed does not stop the others.
+ */
+static int64
+pass_over(KtArchiveCursor *cursor, const Unit *unit, int sqlstate, int64 pause)
+{
+	if (kt_xact_is_passing(sqlstate))
+		return FAILURE_US;
+	if (sqlstate == 0 && unit->found == KT_ARCHIVE_NOTHING)
+	{
+		to_beginning(cursor);
+		return pause;
+	}
+	set_cursor(cursor, unit->cursor.at, unit->cursor.call_id);
+	return PASS_US;
+}
+
 static void
 claim_work(void *argument)
 {
 	Unit *unit = argument;
 	MemoryContext unit_context = MemoryContextSwitchTo(unit->fetch->context);
 
-	unit->claimed = kt_archive_claim(&unit->fetch->claim, chore->claim_skip);
+	unit->found = kt_archive_claim(&unit->fetch->claim, &unit->cursor);
 	MemoryContextSwitchTo(unit_context);
 }
 
 static void
 claim(KtFetch *fetch, int64 now)
 {
-	Unit unit = {.fetch = fetch};
+	Unit unit = {.fetch = fetch, .cursor = chore->claim_cursor};
+	bool passed = unit.cursor.at != DT_NOBEGIN;
+	int sqlstate;
 
-	if (kt_xact_run("claiming a recording", claim_work, &unit, NULL, NULL, 0) != KT_XACT_DONE)
+	if (kt_xact_run("claiming a recording", claim_work, &unit, &sqlstate, NULL, 0) ==
+	        KT_XACT_DONE &&
+	    unit.found == KT_ARCHIVE_DONE)
 	{
-		chore->claim_skip++;
-		chore->claim_at = now + FAILURE_US;
-		MemoryContextReset(fetch->context);
+		kt_fetch_begin(fetch, chore->http, chore->slot);
 		return;
 	}
-	if (!unit.claimed)
-	{
-		chore->claim_at = now + POLL_US;
-		return;
-	}
-	kt_fetch_begin(fetch, chore->http, chore->slot);
+	chore->claim_at =
+		now + pass_over(&chore->claim_cursor, &unit, sqlstate, passed ? REST_US : POLL_US);
+	MemoryContextReset(fetch->context);
 }
 
 /* ---- retention --------------------------------------------------------------------------------------------- */
@@ -214,24 +240,28 @@ retire_work(void *argument)
 {
 	Unit *unit = argument;
 	TimestampTz cutoff = GetCurrentTimestamp() - (int64) kt_retention * USECS_PER_SEC;
+	MemoryContext unit_context = MemoryContextSwitchTo(chore->scratch);
 
-	unit->retired = kt_archive_retire(cutoff, chore->retire_skip, chore->epoch != 0);
+	unit->found = kt_archive_retire(cutoff, &unit->cursor, chore->epoch != 0, &unit->row);
+	MemoryContextSwitchTo(unit_context);
 }
 
 static void
 retire(int64 now)
 {
-	Unit unit = {.retired = KT_ARCHIVE_NOTHING};
+	Unit unit = {.cursor = chore->retire_cursor};
+	int sqlstate;
 
-	if (kt_xact_run("removing a recording beyond kridtech.retention", retire_work, &unit, NULL,
-	                NULL, 0) != KT_XACT_DONE)
+	if (kt_xact_run("removing a recording beyond kridtech.retention", retire_work, &unit, &sqlstate,
+	                NULL, 0) == KT_XACT_DONE &&
+	    unit.found == KT_ARCHIVE_DONE)
 	{
-		chore->retire_skip++;
-		chore->retire_at = now + FAILURE_US;
-		return;
+		kt_count(chore->slot, KT_COUNT_RETIRED, unit.row);
+		chore->retire_at = now + WALK_US;
 	}
-	kt_count(chore->slot, KT_COUNT_RETIRED, unit.retired == KT_ARCHIVE_ROW);
-	chore->retire_at = now + (unit.retired == KT_ARCHIVE_NOTHING ? RETIRE_US : WALK_US);
+	else
+		chore->retire_at = now + pass_over(&chore->retire_cursor, &unit, sqlstate, RETIRE_US);
+	MemoryContextReset(chore->scratch);
 }
 
 /* ---- the chore -------------------------------------------------------------------------------------------- */
@@ -251,6 +281,10 @@ make_chore(void)
 
 	chore = MemoryContextAllocZero(context, sizeof(Chore));
 	chore->context = context;
+	chore->scratch =
+		AllocSetContextCreate(context, "kridtech recordings unit", ALLOCSET_SMALL_SIZES);
+	to_beginning(&chore->claim_cursor);
+	to_beginning(&chore->retire_cursor);
 	for (i = 0; i < MAX_DOWNLOADS; i++)
 		chore->fetches[i].context =
 			AllocSetContextCreate(context, "kridtech recording", ALLOCSET_SMALL_SIZES);
@@ -267,6 +301,8 @@ forget(void)
 	chore->recovered = false;
 	chore->rest_until = 1; /* which is past */
 	chore->walk_at = chore->claim_at = chore->retire_at = 0;
+	to_beginning(&chore->claim_cursor);
+	to_beginning(&chore->retire_cursor);
 }
 
 /* The next download whose unit is due, in turn. */

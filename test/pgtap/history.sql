@@ -1,6 +1,6 @@
 -- One truth per call: call_history and missing_webhooks, and the recipes of doc/analytics.md.
 \ir lib/begin.sql
-SELECT plan(38);
+SELECT plan(40);
 SET timezone = 'UTC';
 
 -- every combination of request, API record and webhook
@@ -112,6 +112,9 @@ UPDATE kridtech.call_requests SET reference = substr(reference, 6);
 UPDATE kridtech.webhook_events SET transcript = E'Agent: The appointment is at two.\nUser: Fine!' WHERE call_id = 'rcw';
 SELECT lives_ok(test.recipe('Indexes to create'), 'the indexes can be created');
 SELECT lives_ok(test.recipe('Searching transcripts'), 'the one for transcripts too');
+SELECT lives_ok($$INSERT INTO kridtech.webhook_events (call_id, raw, transcript) SELECT 'long', '', string_agg(md5(n::text), ' ') FROM generate_series(1, 40000) AS n$$,
+                'which stops no transcript, however long');
+DELETE FROM kridtech.webhook_events WHERE call_id = 'long';
 SELECT results_eq(test.recipe('A lead''s calls'), $$VALUES ('2026-01-02 10:00+00'::timestamptz, 'unknown', NULL, NULL::bigint, NULL::numeric), ('2026-01-01 10:00:05+00', 'placed', 'completed', 94321, 4.5)$$,
                   'a lead''s calls by reference');
 SELECT results_eq(test.recipe('A lead''s calls', 2), $$VALUES ('2026-01-02 10:00+00'::timestamptz, 'outbound', NULL, NULL::bigint), ('2026-01-01 10:00:05+00', 'outbound', 'completed', 94321)$$,
@@ -124,6 +127,15 @@ SELECT alike(test.plan_of(test.recipe('The last call of each lead on a page')), 
 COMMIT;
 SELECT results_eq(test.recipe('The last call of each lead on a page'), $$VALUES (1::bigint, 'Ann', 'unknown', NULL, '2026-01-02 10:00+00'::timestamptz), (2, 'Bob', 'placed', 'completed', '2026-01-01 11:00:05+00'),
                   (3, 'Cy', 'placed', 'completed', '2026-01-01 12:00+00'), (14, 'Zoe', NULL, NULL, NULL)$$, 'the last call of each lead on a page');
+CREATE ROLE pgtap_pages;
+GRANT USAGE ON SCHEMA kridtech, test TO pgtap_pages;
+GRANT SELECT ON leads, kridtech.call_history TO pgtap_pages;
+GRANT SELECT (id, reference) ON kridtech.call_requests TO pgtap_pages;
+GRANT SELECT ON ALL TABLES IN SCHEMA test TO pgtap_pages;
+SELECT test.recipe('The last call of each lead on a page') AS page \gset
+SELECT is(test.state_for('pgtap_pages', :'page'), '00000', 'for which the rights that are named are enough');
+DROP OWNED BY pgtap_pages;
+DROP ROLE pgtap_pages;
 SELECT results_eq(test.recipe('A day''s totals'), $$VALUES ('completed', 1::bigint, 94::bigint, 34::numeric), ('ongoing', 1, 12, 4.5)$$, 'a day''s totals');
 SELECT results_eq(test.recipe('Searching transcripts', 2), $$VALUES ('rcw', E'Agent: The <b>appointment</b> is at two.\nUser: Fine')$$, 'a search in transcripts');
 SELECT results_eq(test.recipe('Talk ratio'), $$VALUES ('rcw', 'Agent', 1::bigint, 0.84), ('rcw', 'User', 1, 0.16)$$, 'the talk ratio');

@@ -1,6 +1,6 @@
 -- kridtech_sync_calls(): the mirror of GET /api/calls.
 \ir lib/begin.sql
-SELECT plan(49);
+SELECT plan(50);
 
 CREATE FUNCTION test.list_is(rows text, total text DEFAULT NULL) RETURNS void LANGUAGE sql AS $$
     SELECT test.next_answer('calls', jsonb_build_object('fault', 'body', 'status', 200, 'body',
@@ -88,6 +88,11 @@ INSERT INTO test.later VALUES (2, 1);
 COMMIT;
 SELECT is((SELECT count(*)::int FROM test.later), 2, 'and leaves that deferred');
 DELETE FROM kridtech.webhook_events WHERE call_id = 'hangs';
+
+-- times that none of the views can reckon with
+SELECT test.synced('{"callId":"' || year || '","callStatus":"completed","duration":' || duration || ',"createdAt":"' || year || '"}')
+  FROM (VALUES ('4713-01-01T00:00:00+00 BC', '-2147483648'), ('0001-01-01T00:00:00Z', '-2147483648'), ('9999-12-31T23:59:59Z', '2147483647')) AS v(year, duration) \g /dev/null
+SELECT lives_ok('SELECT * FROM kridtech.missing_webhooks, kridtech.call_history', 'a call of an odd time stops no view');
 
 -- which lists are read
 DELETE FROM kridtech.calls;

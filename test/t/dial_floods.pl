@@ -50,10 +50,15 @@ sub holding
 		150, 'the table says why they wait');
 	is($d->sql(q{SELECT bool_and(convert_from(convert_to(error, 'UTF8'), 'UTF8') = error) FROM kridtech.call_requests WHERE reference = 'poison'}),
 		't', 'in words that are cut between two characters');
+	like($d->health('queue'), qr/^t\|0 ready, 150 waiting/, 'health is content for a minute');
+	$d->sql(q{UPDATE kridtech.call_requests SET created_at = created_at - interval '2 minutes' WHERE reference = 'poison';
+		UPDATE kridtech.call_attempts SET started_at = started_at - interval '2 minutes'});
+	like($d->health('queue'), qr/^f\|nothing is being placed, some cannot be claimed, see their error: 0 ready, 150 waiting/, 'and then says that nothing goes on');
 	$d->sql(q{DROP TRIGGER refuse ON kridtech.call_requests;
-		UPDATE kridtech.call_requests SET next_attempt_at = NULL WHERE reference = 'poison'});
+		UPDATE kridtech.call_requests SET next_attempt_at = NULL, created_at = created_at + interval '2 minutes' WHERE reference = 'poison'});
 	$d->sql_becomes(q{SELECT count(*) FROM kridtech.call_requests WHERE reference = 'poison' AND state = 'placed' AND error IS NULL},
 		150, 'when nothing refuses them any more they are placed', 30);
+	like($d->health('queue'), qr/^t\|/, 'and health is content again');
 }
 {
 	$d->sql(q{

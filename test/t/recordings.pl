@@ -299,6 +299,35 @@ $d->sql('DROP TRIGGER refuse ON kridtech.recordings');
 hurry($opposed);
 is(settled($opposed, 'fetched', 40)->{attempts}, 2, 'and is fetched later');
 
+# One that a trigger leaves as it is does not say for ever that it is being fetched.
+$d->sql(q{CREATE FUNCTION leave() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$});
+$d->sql(q{CREATE TRIGGER leave BEFORE UPDATE ON kridtech.recordings FOR EACH ROW WHEN (NEW.state = 'fetched' AND NEW.call_id LIKE 'left%') EXECUTE FUNCTION leave()});
+$d->sql(q{CREATE TRIGGER leave BEFORE INSERT ON kridtech.recording_chunks FOR EACH ROW WHEN (NEW.call_id = 'pieceless') EXECUTE FUNCTION leave()});
+my @left = ('left1', 'left2', 'pieceless');
+event($server->url('ok/600000'), call_id => $_) for @left;
+for my $id (@left)
+{
+	like(settled($id, 'waiting', 40)->{error}, qr/could not be stored: a trigger suppressed it/, "$id: what a trigger suppresses waits, with the reason");
+	is(chunks($id), 0, "$id: without pieces");
+}
+$d->sql('DROP TRIGGER leave ON kridtech.recordings; DROP TRIGGER leave ON kridtech.recording_chunks');
+hurry($_) for @left;
+is(settled($_, 'fetched', 40)->{attempts}, 2, "$_: and is fetched later") for @left;
+
+# Rows that cannot be claimed, more of them than are passed over while a walk rests.
+$d->sql(q{CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN IF OLD.call_id = 'kept' THEN RETURN NULL; END IF; RAISE 'not that one'; END$$});
+$d->sql(q{CREATE TRIGGER keep BEFORE UPDATE ON kridtech.recordings FOR EACH ROW WHEN (OLD.call_id LIKE 'kept%') EXECUTE FUNCTION keep()});
+event($server->url('ok/1014'), call_id => "kept$_", received_at => $d->sql(q{SELECT now() - interval '1 hour'})) for '', 1 .. 15;
+kt_wait(sub { $d->sql(q{SELECT count(*) FROM kridtech.recordings WHERE call_id LIKE 'kept%'}) == 16 }, 60) or diag('events are not taken up');
+my $behind = event($server->url('ok/1015'));
+settled($behind, 'fetched', 90);
+is($d->sql(q{SELECT string_agg(DISTINCT state || attempts, ' ') FROM kridtech.recordings WHERE call_id LIKE 'kept%'}), 'waiting0',
+	'rows that triggers refuse to have claimed, or leave as they are, do not stop the others');
+is(recording($behind)->{state}, 'fetched', 'of which one was fetched');
+$d->sql('DROP TRIGGER keep ON kridtech.recordings');
+settled("kept$_", 'fetched', 90) for '', 1 .. 15;
+is($d->sql(q{SELECT string_agg(DISTINCT state, ' ') FROM kridtech.recordings WHERE call_id LIKE 'kept%'}), 'fetched', 'and are fetched when they may be');
+
 # An event that does not become a row.
 $d->sql('CREATE TRIGGER refuse BEFORE INSERT ON kridtech.recordings FOR EACH ROW EXECUTE FUNCTION refuse_whole()');
 my $unseen = event($server->url('ok/1013'), received_at => $d->sql(q{SELECT now() - interval '2 hours'}));
@@ -381,6 +410,34 @@ $d->set('kridtech.recordings' => 'on');
 my $afterwards = event($server->url('ok/1012'));
 settled($afterwards, 'fetched', 40);
 is(recording($aged), undef, 'and it is not fetched again');
+
+# What triggers hold stays as it is, content and all, and does not keep others.
+sub hold
+{
+	my ($id, $event, $do) = @_;
+	$d->sql("CREATE FUNCTION hold_$id() RETURNS trigger LANGUAGE plpgsql AS \$\$BEGIN $do END\$\$");
+	$d->sql("CREATE TRIGGER hold_$id BEFORE $event FOR EACH ROW WHEN (OLD.call_id = '$id') EXECUTE FUNCTION hold_$id()");
+	return;
+}
+my @held = map { "held$_" } 1 .. 12;
+for my $id (@held, 'not_held')
+{
+	$d->sql("INSERT INTO kridtech.recordings (call_id, state, next_attempt_at, bytes, sha256, fetched_at, received_at) VALUES ('$id', 'fetched', NULL, 1, sha256('x'), now(), now() - interval '300 days')");
+	$d->sql("INSERT INTO kridtech.recording_chunks VALUES ('$id', 0, 'x')");
+}
+hold($held[0], 'UPDATE ON kridtech.recordings', 'RETURN NULL;');
+hold($held[1], 'DELETE ON kridtech.recording_chunks', 'RETURN NULL;');
+hold($_, 'UPDATE ON kridtech.recordings', q{RAISE 'held';}) for @held[ 2 .. 11 ];
+$d->set('kridtech.retention' => '200d');
+ok(kt_wait(sub { !recording('not_held') }, 120), 'recordings that triggers hold do not keep another');
+is($d->sql(q{SELECT count(*) FILTER (WHERE r.state = 'fetched'), count(*) FILTER (WHERE r.call_id = 'held2'), count(c.data) FROM kridtech.recordings r LEFT JOIN kridtech.recording_chunks c USING (call_id) WHERE r.call_id ~ '^held\\d'}),
+	'11|1|12', 'and have their content still');
+$d->set('kridtech.recordings' => 'off');
+$d->sleeps('and the dialer does not turn in circles for them');
+$d->sql('DROP TRIGGER hold_held2 ON kridtech.recording_chunks');
+$d->sql("DROP TRIGGER hold_$_ ON kridtech.recordings") for grep { $_ ne 'held2' } @held;
+$d->set('kridtech.recordings' => 'on');
+ok(kt_wait(sub { $d->sql(q{SELECT count(*) FROM kridtech.recordings WHERE call_id ~ '^held\\d'}) eq '0' }, 120), 'they go when they may');
 $d->reset('kridtech.retention', 'kridtech.recording_max_age');
 
 # ---- copies, DROP EXTENSION, shutdown --------------------------------------------------------------------------------

@@ -45,6 +45,8 @@ INSERT INTO kridtech.call_requests (account_id, to_number, reference, state, cal
 	  FROM (VALUES ('open', 'unknown', NULL, interval '0'), ('neighbour', 'placed', 'neighbour', '1 hour'), ('stranger', 'placed', 'stranger', '2 days')) AS v (r, s, c, t);
 INSERT INTO kridtech.call_attempts (request_id, epoch, started_at, finished_at, outcome)
 	SELECT id, 1, created_at, created_at, 'unknown' FROM kridtech.call_requests WHERE reference IN ('open', 'neighbour');
+-- one that began at that time, and that a human has redialled much later
+INSERT INTO kridtech.call_requests (account_id, to_number, reference, state, call_id, created_at, finished_at) SELECT 'acct-1', '+4930000003', 'redialled', 'placed', 'redialled', now() - interval '180 days', now() - interval '170 days';
 INSERT INTO kridtech.calls (call_id, created_at) VALUES ('neighbour', now() - interval '180 days'), ('nobody', now() - interval '180 days');
 INSERT INTO kridtech.webhook_events (call_id, raw, received_at) VALUES ('its echo', '{}', now() - interval '180 days' + interval '5 minutes');
 INSERT INTO kridtech.webhook_inbox (reason, body, received_at) VALUES ('conflict', 'near', now() - interval '180 days');
@@ -64,7 +66,7 @@ is_deeply({ map { $_ => $d->sql($kept{$_}) } keys %kept }, \%all, 'without a ret
 
 $d->set('kridtech.retention' => '30d');
 $d->sql_becomes($kept{inbox}, 'near, new', 'with one, deliveries kept in the inbox go', 30);
-is($d->sql($kept{requests}), 'echoed late, echoed meanwhile, late webhook, neighbour, new cancelled, new expired, new failed, new placed, new queued, old queued, open, owner',
+is($d->sql($kept{requests}), 'echoed late, echoed meanwhile, late webhook, neighbour, new cancelled, new expired, new failed, new placed, new queued, old queued, open, owner, redialled',
 	'of the requests those that are final and old: neither open ones nor what is from an unknown one\'s time');
 is($d->sql($kept{attempts}), 'neighbour, new failed, new placed, open', 'their attempts with them');
 is($d->sql($kept{calls}), 'neighbour, new-inbound, new-placed, new-undated, nobody', 'and their records of the API, and those that nobody asked for');
@@ -105,6 +107,44 @@ $d->sql_becomes(q{SELECT count(*) FROM kridtech.call_requests WHERE reference = 
 is($d->sql(q{SELECT count(*) FROM kridtech.call_requests WHERE reference = 'precious'}), 1, 'which stays');
 $d->sql('DROP TRIGGER refuse ON kridtech.call_requests');
 
+# The same in the other tables: by a trigger or a foreign key of a user's; and one that fails in the commit only.
+$d->set('kridtech.retention' => 0);
+$d->sql(<<'SQL');
+CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$;
+CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+INSERT INTO kridtech.webhook_inbox (reason, body, received_at) SELECT 'bad body', ('held' || n)::bytea, now() - interval '60 days' FROM generate_series(1, 20) AS n;
+INSERT INTO kridtech.webhook_events (call_id, raw, received_at) SELECT 'held' || n, '{}', now() - interval '60 days' FROM generate_series(1, 20) AS n;
+INSERT INTO kridtech.calls (call_id, created_at) SELECT 'held-dated' || n, now() - interval '60 days' FROM generate_series(1, 20) AS n;
+INSERT INTO kridtech.calls (call_id, synced_at) SELECT 'held-undated' || n, now() - interval '60 days' FROM generate_series(1, 20) AS n;
+CREATE TRIGGER hold BEFORE DELETE ON kridtech.webhook_inbox FOR EACH ROW WHEN (OLD.body = 'held3') EXECUTE FUNCTION hold();
+CREATE TABLE notes (event text REFERENCES kridtech.webhook_events, call text REFERENCES kridtech.calls, request bigint REFERENCES kridtech.call_requests DEFERRABLE INITIALLY DEFERRED);
+INSERT INTO notes VALUES ('held5', 'held-dated5'), (NULL, 'held-undated5');
+INSERT INTO kridtech.call_requests (account_id, to_number, reference, state, created_at, finished_at)
+	SELECT 'acct-1', '+4930000010', 'held' || n, 'cancelled', now() - interval '60 days', now() - interval '60 days' FROM generate_series(1, 600) AS n;
+INSERT INTO notes (request) SELECT id FROM kridtech.call_requests WHERE reference = 'held7';
+INSERT INTO kridtech.call_requests (account_id, to_number, reference, state, call_id, created_at, finished_at)
+	SELECT 'acct-1', '+4930000010', 'held by a trigger', 'placed', 'held-whole', now() - interval '60 days', now() - interval '60 days';
+INSERT INTO kridtech.call_attempts (request_id, epoch, finished_at, outcome) SELECT id, 1, now(), 'ok' FROM kridtech.call_requests WHERE reference = 'held by a trigger';
+INSERT INTO kridtech.webhook_events (call_id, raw, verified_by, received_at) VALUES ('held-whole', '{}', 'request', now() - interval '60 days');
+INSERT INTO kridtech.calls (call_id, created_at) VALUES ('held-whole', now() - interval '60 days');
+CREATE TRIGGER keep BEFORE DELETE ON kridtech.call_requests FOR EACH ROW WHEN (OLD.reference = 'held by a trigger') EXECUTE FUNCTION keep();
+SQL
+$d->set('kridtech.retention' => '30d');
+$d->sql_becomes(q{SELECT string_agg(encode(body, 'escape'), ', ') FROM kridtech.webhook_inbox WHERE body LIKE 'held%'}, 'held3', 'a refused row of the inbox does not keep the others', 90);
+is($d->sql(q{SELECT string_agg(reference, ', ' ORDER BY reference) FROM kridtech.call_requests WHERE reference LIKE 'held%'}), 'held by a trigger, held7', 'nor does a request whose removal fails in the commit');
+is($d->sql(q{SELECT string_agg(call_id, ', ' ORDER BY call_id) FROM kridtech.webhook_events WHERE call_id LIKE 'held%'}), 'held-whole, held5', 'nor an event that somebody refers to');
+is($d->sql(q{SELECT string_agg(call_id, ', ' ORDER BY call_id) FROM kridtech.calls WHERE call_id LIKE 'held%'}), 'held-dated5, held-undated5, held-whole', 'nor a call');
+is($d->sql(q{SELECT count(*) FROM kridtech.call_attempts a JOIN kridtech.call_requests r ON r.id = a.request_id WHERE r.reference = 'held by a trigger'}), 1,
+	'and a request that a trigger keeps keeps its attempt, its event and its record');
+$d->sql(<<'SQL');
+DROP TABLE notes;
+DROP TRIGGER hold ON kridtech.webhook_inbox;
+DROP TRIGGER keep ON kridtech.call_requests;
+SQL
+$d->set('kridtech.retention' => '31d');
+$d->sql_becomes(q{SELECT (SELECT count(*) FROM kridtech.webhook_inbox WHERE body LIKE 'held%') + (SELECT count(*) FROM kridtech.calls WHERE call_id LIKE 'held%')
+	+ (SELECT count(*) FROM kridtech.webhook_events WHERE call_id LIKE 'held%') + (SELECT count(*) FROM kridtech.call_requests WHERE reference LIKE 'held%')}, 0, 'with nothing in the way they go', 90);
+
 # ---- its work does not grow with the tables -------------------------------------------------------------------------------
 
 # A pass reads what it looks at, and what is open. Were a table read from end to end for that, no call would be placed
@@ -139,6 +179,6 @@ my $began = time;
 $d->becomes($d->queue('+4930000006'), 'placed', 'and while a table is locked');
 ok(time - $began < 1, 'at once');
 $other->query('ROLLBACK');
-is(scalar(() = $d->log =~ m{ERROR: }g), scalar(() = $d->log =~ m{ERROR:  not this one}g), 'the log holds no error but the trigger\'s');
+is(scalar(() = $d->log =~ m{ERROR: }g), scalar(() = $d->log =~ m{ERROR:  (?:not this one|update or delete on table .* violates foreign key)}g), 'the log holds no error but the triggers\' and the foreign keys\'');
 
 done_testing();
