@@ -13,7 +13,7 @@
 typedef struct KtSocket
 {
 	bool opened;     /* by kt_sockets_opened() and not closed since: its number means this socket */
-	bool pauses;     /* libcurl does not watch it while its transfer is paused either: it may not be idle */
+	bool pauses;     /* its transfer may be paused, and libcurl does not watch it then either */
 	uint32_t wanted; /* EPOLLIN, EPOLLOUT: what libcurl waits for */
 	uint32_t set;    /* what the kernel watches it for; 0: it is not in the epoll set */
 } KtSocket;
