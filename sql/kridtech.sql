@@ -535,8 +535,9 @@ SELECT pg_catalog.pg_extension_config_dump('kridtech.webhook_inbox_id_seq', '');
 -- Functions that call the API now, in the caller's backend
 -- ---------------------------------------------------------------------------------------------------
 
--- COST: of a WHERE's conditions PostgreSQL evaluates the cheapest first, wherever they are written. Were ours as cheap
--- as it takes any function in C for, they would go before a condition in PL/pgSQL (100), and ring whom that leaves out.
+-- COST: of a WHERE's conditions on one table PostgreSQL evaluates the cheapest first, wherever they are written. Were
+-- ours as cheap as it takes any function in C for, they would go before a condition in PL/pgSQL (100), and ring whom that
+-- leaves out. (Joins come after all of these, whatever they cost: README says how to choose the rows first.)
 -- (Those that only write a row say 1000: 10,000 of them in a statement are not dear enough for JIT.)
 
 CREATE FUNCTION kridtech_create_call(

@@ -42,9 +42,20 @@
 /* How often what kridtech.retention has condemned is looked for. */
 #define RETIRE_US INT64CONST(60000000)
 
-/* What failed is tried again after this; and when a row was passed over, the next one is looked at after this. */
+/*
+ * What failed is tried again after this; and when a row was passed over, the next one is looked at after this, which is
+ * doubled while rows fail one after the other: each is an ERROR in the log.
+ */
 #define FAILURE_US INT64CONST(5000000)
 #define PASS_US INT64CONST(500000)
+#define MAX_DOUBLINGS 2
+
+/* Stands behind the rows that cannot be claimed, or removed; at its end they are looked at again. */
+typedef struct Round
+{
+	KtArchiveCursor cursor;
+	int failures; /* one after the other */
+} Round;
 
 typedef struct Chore
 {
@@ -67,9 +78,8 @@ typedef struct Chore
 	int64 claim_at;   /* when something may be claimed */
 	int64 retire_at;  /* when something may be old enough to be removed */
 
-	/* Behind the rows that cannot be claimed, or removed; at the end of a round they are looked at again. */
-	KtArchiveCursor claim_cursor;
-	KtArchiveCursor retire_cursor;
+	Round claims;
+	Round removals;
 } Chore;
 
 static Chore *chore = NULL;
@@ -187,21 +197,26 @@ find_free(void)
 }
 
 /*
- * When a unit is to be done that did not do its work: later, where that may pass by itself or nothing was found; else
- * behind the row that it was about. One row that somebody's trigger refuses to have changed does not stop the others.
+ * When a unit is to be done that did not do its work: later, where that may pass by itself, nothing was found, or it
+ * failed before a row was; else behind the row that it was about. One row that somebody's trigger refuses to have changed
+ * does not stop the others.
  */
 static int64
-pass_over(KtArchiveCursor *cursor, const Unit *unit, int sqlstate, int64 pause)
+pass_over(Round *round, const Unit *unit, int sqlstate, int64 pause)
 {
-	if (kt_xact_is_passing(sqlstate))
+	bool moved = unit->cursor.call_id != round->cursor.call_id;
+
+	if (kt_xact_is_passing(sqlstate) || (sqlstate != 0 && !moved))
 		return FAILURE_US;
+	if (sqlstate == 0)
+		round->failures = 0;
 	if (sqlstate == 0 && unit->found == KT_ARCHIVE_NOTHING)
 	{
-		to_beginning(cursor);
+		to_beginning(&round->cursor);
 		return pause;
 	}
-	set_cursor(cursor, unit->cursor.at, unit->cursor.call_id);
-	return PASS_US;
+	set_cursor(&round->cursor, unit->cursor.at, unit->cursor.call_id);
+	return sqlstate == 0 ? PASS_US : PASS_US << Min(round->failures++, MAX_DOUBLINGS);
 }
 
 static void
@@ -217,7 +232,7 @@ claim_work(void *argument)
 static void
 claim(KtFetch *fetch, int64 now)
 {
-	Unit unit = {.fetch = fetch, .cursor = chore->claim_cursor};
+	Unit unit = {.fetch = fetch, .cursor = chore->claims.cursor};
 	bool passed = unit.cursor.at != DT_NOBEGIN;
 	int sqlstate;
 
@@ -225,11 +240,11 @@ claim(KtFetch *fetch, int64 now)
 	        KT_XACT_DONE &&
 	    unit.found == KT_ARCHIVE_DONE)
 	{
+		chore->claims.failures = 0;
 		kt_fetch_begin(fetch, chore->http, chore->slot);
 		return;
 	}
-	chore->claim_at =
-		now + pass_over(&chore->claim_cursor, &unit, sqlstate, passed ? REST_US : POLL_US);
+	chore->claim_at = now + pass_over(&chore->claims, &unit, sqlstate, passed ? REST_US : POLL_US);
 	MemoryContextReset(fetch->context);
 }
 
@@ -249,7 +264,7 @@ retire_work(void *argument)
 static void
 retire(int64 now)
 {
-	Unit unit = {.cursor = chore->retire_cursor};
+	Unit unit = {.cursor = chore->removals.cursor};
 	int sqlstate;
 
 	if (kt_xact_run("removing a recording beyond kridtech.retention", retire_work, &unit, &sqlstate,
@@ -257,10 +272,11 @@ retire(int64 now)
 	    unit.found == KT_ARCHIVE_DONE)
 	{
 		kt_count(chore->slot, KT_COUNT_RETIRED, unit.row);
+		chore->removals.failures = 0;
 		chore->retire_at = now + WALK_US;
 	}
 	else
-		chore->retire_at = now + pass_over(&chore->retire_cursor, &unit, sqlstate, RETIRE_US);
+		chore->retire_at = now + pass_over(&chore->removals, &unit, sqlstate, RETIRE_US);
 	MemoryContextReset(chore->scratch);
 }
 
@@ -283,8 +299,8 @@ make_chore(void)
 	chore->context = context;
 	chore->scratch =
 		AllocSetContextCreate(context, "kridtech recordings unit", ALLOCSET_SMALL_SIZES);
-	to_beginning(&chore->claim_cursor);
-	to_beginning(&chore->retire_cursor);
+	to_beginning(&chore->claims.cursor);
+	to_beginning(&chore->removals.cursor);
 	for (i = 0; i < MAX_DOWNLOADS; i++)
 		chore->fetches[i].context =
 			AllocSetContextCreate(context, "kridtech recording", ALLOCSET_SMALL_SIZES);
@@ -301,8 +317,8 @@ forget(void)
 	chore->recovered = false;
 	chore->rest_until = 1; /* which is past */
 	chore->walk_at = chore->claim_at = chore->retire_at = 0;
-	to_beginning(&chore->claim_cursor);
-	to_beginning(&chore->retire_cursor);
+	to_beginning(&chore->claims.cursor);
+	to_beginning(&chore->removals.cursor);
 }
 
 /* The next download whose unit is due, in turn. */

@@ -10,8 +10,9 @@
  * is placing or unknown, a day more on either side. It is the evidence by which that one may still be resolved: were a
  * neighbour's call forgotten, a list might seem to show it as nobody's.
  *
- * A row whose removal fails, by a user's trigger or foreign key, is passed over until the next pass; so is one that a
- * trigger keeps, with all that would have gone with it.
+ * A row whose removal fails, by a user's trigger or foreign key, is passed over until the next pass; so is a request
+ * that a trigger keeps, with all that would have gone with it. (What a trigger keeps of what goes with another row is
+ * not looked at again: no index leads to it.)
  */
 #include "postgres.h"
 
@@ -265,15 +266,18 @@ pass_over_work(void *argument)
 }
 
 /*
- * A batch is done again one by one, so that a row which fails is passed over. Whatever the unit noted counts for
- * nothing: it may have failed in its commit, by a constraint that is deferred.
+ * A batch is done again one by one, so that a row which fails is passed over; but not for what may pass by itself, such
+ * as somebody's lock, which ends the phase. Whatever the unit noted counts for nothing: it may have failed in its
+ * commit, by a constraint that is deferred.
  */
 static void
-failed(KtRetention *retention)
+failed(KtRetention *retention, int sqlstate)
 {
-	retention->at_end = false;
+	retention->at_end = kt_xact_is_passing(sqlstate);
 	retention->next = retention->place;
 	retention->failures++;
+	if (retention->at_end)
+		return;
 	if (retention->limit > 1)
 	{
 		retention->limit = 1;
@@ -298,6 +302,8 @@ pause_us(const KtRetention *retention)
 void
 kt_retention_work(KtRetention *retention)
 {
+	int sqlstate;
+
 	if (retention->setting != kt_retention)
 	{
 		begin_phase(retention, 0);
@@ -307,14 +313,14 @@ kt_retention_work(KtRetention *retention)
 	if (kt_retention == 0 || kt_http_now() < retention->next_at)
 		return;
 	retention->cutoff = GetCurrentTimestamp() - (int64) kt_retention * USECS_PER_SEC;
-	if (kt_xact_run("removing what is beyond kridtech.retention", remove_work, retention, NULL,
+	if (kt_xact_run("removing what is beyond kridtech.retention", remove_work, retention, &sqlstate,
 	                NULL, 0) == KT_XACT_DONE)
 	{
 		kt_count(retention->slot, KT_COUNT_RETIRED, retention->removed);
 		retention->failures = 0;
 	}
 	else
-		failed(retention);
+		failed(retention, sqlstate);
 	retention->place = retention->next;
 	if (retention->at_end)
 		begin_phase(retention, (retention->phase + 1) % (int) lengthof(phases));

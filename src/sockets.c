@@ -25,7 +25,8 @@
 #error "floor 0 knows nothing of PostgreSQL"
 #endif
 
-#define EVENTS_AT_A_TIME 64
+/* More than there are connections: see kt_sockets_poll(). */
+#define EVENTS_AT_A_TIME 1024
 
 bool
 kt_sockets_init(KtSockets *sockets)
@@ -137,6 +138,10 @@ look_at_idle(KtSockets *sockets, int fd, KtSocket *socket, uint32_t events)
 	return false;
 }
 
+/*
+ * Idle ones first: for one that is ready libcurl may begin a request on one of them. One that has become idle by what was
+ * done for another is looked at next time.
+ */
 void
 kt_sockets_poll(KtSockets *sockets, void (*ready)(void *arg, int fd, uint32_t events), void *arg)
 {
@@ -151,13 +156,19 @@ kt_sockets_poll(KtSockets *sockets, void (*ready)(void *arg, int fd, uint32_t ev
 		n = epoll_wait(sockets->epfd, events, EVENTS_AT_A_TIME, 0);
 		for (i = 0; i < n; i++)
 		{
-			int fd = events[i].data.fd;
-			KtSocket *socket = find(sockets, fd);
+			KtSocket *socket = find(sockets, events[i].data.fd);
 
-			if (socket != NULL && socket->wanted == 0)
-				again |= look_at_idle(sockets, fd, socket, events[i].events);
-			else
-				ready(arg, fd, events[i].events);
+			if (socket == NULL || socket->wanted != 0)
+				continue;
+			again |= look_at_idle(sockets, events[i].data.fd, socket, events[i].events);
+			events[i].events = 0;
+		}
+		for (i = 0; i < n; i++)
+		{
+			const KtSocket *socket = find(sockets, events[i].data.fd);
+
+			if (events[i].events != 0 && (socket == NULL || socket->wanted != 0))
+				ready(arg, events[i].data.fd, events[i].events);
 		}
 	} while (n == EVENTS_AT_A_TIME || again);
 }

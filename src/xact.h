@@ -43,10 +43,10 @@ extern void kt_xact_limit(int ms);
 extern bool kt_xact_is_unconfirmed(void);
 
 /*
- * Within a unit, and with SPI connected there, or within a caller's transaction: runs work so that an error takes back what
- * work did and no more. In a unit, what is deferred is brought forward to work's end, so that it fails there and not
- * at the commit. False when it failed, with the code in *sqlstate and the message, palloc'd, in *message; nothing is
- * logged. A cancel of the caller's is thrown on.
+ * Within a unit, and with SPI connected there, or within a caller's transaction: runs work so that an
+ * error takes back what work did and no more. In a unit, what is deferred is brought forward to work's end,
+ * so that it fails there and not at the commit. False when it failed, with the code in *sqlstate and the
+ * message, palloc'd, in *message; nothing is logged. A cancel of the caller's is thrown on.
  */
 extern bool kt_xact_try(KtXactWork work, void *argument, int *sqlstate, char **message);
 

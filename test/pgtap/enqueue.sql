@@ -319,6 +319,9 @@ SELECT is(test.state_of('ALTER TABLE kridtech.call_requests DROP CONSTRAINT call
 CREATE FUNCTION test.wanted(i int) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN i = 7; END';
 SELECT is((SELECT count(i) FROM generate_series(1, 20) i WHERE kridtech_queue_call('+14155559136', reference => i::text) > 0 AND test.wanted(i)), 1::bigint, 'a row that a condition leaves out');
 SELECT is(array_agg(reference), '{7}', 'is not called') FROM kridtech.call_requests WHERE to_number = '+14155559136';
+SELECT is((WITH chosen AS MATERIALIZED (SELECT i FROM generate_series(1, 20) i WHERE NOT EXISTS (SELECT FROM generate_series(1, 19) AS optout (i) WHERE optout.i = i.i))
+	SELECT count(*) FROM chosen WHERE kridtech_queue_call('+14155559137', reference => i::text) > 0), 1::bigint, 'of rows that are chosen first by NOT EXISTS');
+SELECT is(array_agg(reference), '{20}', 'no other is called') FROM kridtech.call_requests WHERE to_number = '+14155559137';
 SELECT is(array_agg(p.oid::regprocedure ORDER BY p.oid), NULL, 'so it is with all that write or ask the API')
   FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e' JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'kridtech'
  WHERE p.provolatile = 'v' AND p.prorettype <> 'trigger'::regtype AND p.proname NOT IN ('kridtech_health', 'kridtech_stats') AND p.procost < 1000;

@@ -186,10 +186,15 @@ is(() = $told =~ /^(?:psql:\S+ )?(?:ERROR|DETAIL|HINT|WARNING|CONTEXT):.*\Q$digi
 
 # -- a worker, whose statements auto_explain shows, from PostgreSQL 16 on with their parameters
 my $r = Receiving->new('explained', conf => "shared_preload_libraries = 'kridtech, auto_explain'\nauto_explain.log_min_duration = 0\n");
+my $shows_parameters = $r->sql('SHOW server_version_num') >= 160000;
 is($r->post($r->webhook('call_explained', transcript => 'User: TRANSCRIPTCANARY')), 200, 'a webhook is received');
 $r->stop;
 my $explained = slurp_file($r->{node}->logfile);
 like($explained, qr/INSERT INTO kridtech\.webhook_events.*Insert on webhook_events/s, 'auto_explain shows how it was stored');
-unlike($explained, qr/TRANSCRIPTCANARY/, 'and not what was said');
+SKIP:
+{
+	skip 'auto_explain shows no parameters', 1 unless $shows_parameters;
+	unlike($explained, qr/TRANSCRIPTCANARY/, 'and not what was said');
+}
 
 done_testing();

@@ -131,6 +131,53 @@ nor_can_one_from_which_something_comes_unasked(void **state)
 	end(&pair);
 }
 
+/* What libcurl does for a connection that is ready: it begins the next request on an idle one. */
+static void
+on_ready_use_other(void *arg, int fd, uint32_t events)
+{
+	Pair *pairs = arg;
+
+	(void) events;
+	pairs->nready++;
+	if (fd == pairs[0].ours)
+		assert_true(kt_sockets_watch(&pairs->sockets, pairs[1].ours, EPOLLIN));
+}
+
+static void
+nor_can_one_that_is_taken_for_a_request_just_then(void **state)
+{
+	int first;
+
+	(void) state;
+	/* in whatever order the kernel tells of the two */
+	for (first = 0; first < 2; first++)
+	{
+		Pair pairs[2];
+		int ends[2];
+
+		begin(&pairs[0], EPOLLIN, false);
+		assert_true(kt_sockets_watch(&pairs[0].sockets, pairs[0].ours, EPOLLIN));
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+		pairs[1].ours = ends[0];
+		pairs[1].theirs = ends[1];
+		kt_sockets_opened(&pairs[0].sockets, ends[0], false);
+		assert_true(kt_sockets_watch(&pairs[0].sockets, ends[0], EPOLLIN));
+		assert_true(kt_sockets_watch(&pairs[0].sockets, ends[0], 0));
+		if (first == 0)
+			assert_int_equal(send(pairs[0].theirs, "y", 1, 0), 1);
+		assert_int_equal(shutdown(pairs[1].theirs, SHUT_WR), 0);
+		if (first == 1)
+			assert_int_equal(send(pairs[0].theirs, "y", 1, 0), 1);
+		kt_sockets_poll(&pairs[0].sockets, on_ready_use_other, pairs);
+		assert_int_equal(pairs[0].nready, 1);
+		assert_false(can_send(&pairs[1]));
+		kt_sockets_closed(&pairs[0].sockets, ends[0]);
+		close(ends[0]);
+		close(ends[1]);
+		end(&pairs[0]);
+	}
+}
+
 /* It may be in the middle of an answer, for which there is no room yet. */
 static void
 one_whose_transfer_may_be_paused_is_left_as_it_is(void **state)
@@ -172,6 +219,7 @@ main(void)
 		cmocka_unit_test(an_idle_connection_from_which_nothing_comes_is_left_alone),
 		cmocka_unit_test(one_that_the_other_end_closes_can_send_nothing_more),
 		cmocka_unit_test(nor_can_one_from_which_something_comes_unasked),
+		cmocka_unit_test(nor_can_one_that_is_taken_for_a_request_just_then),
 		cmocka_unit_test(one_whose_transfer_may_be_paused_is_left_as_it_is),
 		cmocka_unit_test(one_that_is_in_use_is_handed_on_whatever_comes),
 	};
