@@ -216,7 +216,10 @@ pass_over(Round *round, const Unit *unit, int sqlstate, int64 pause)
 		return pause;
 	}
 	set_cursor(&round->cursor, unit->cursor.at, unit->cursor.call_id);
-	return sqlstate == 0 ? PASS_US : PASS_US << Min(round->failures++, MAX_DOUBLINGS);
+	if (sqlstate == 0)
+		return PASS_US;
+	round->failures++;
+	return PASS_US << Min(round->failures - 1, MAX_DOUBLINGS);
 }
 
 static void
