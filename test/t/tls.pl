@@ -23,7 +23,7 @@ sub authority
 {
 	my ($name) = @_;
 	kt_run(qw(openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj), "/CN=$name",
-		'-addext', 'basicConstraints=critical,CA:true', '-keyout', "$dir/$name.key", '-out', "$dir/$name.pem");
+		'-keyout', "$dir/$name.key", '-out', "$dir/$name.pem");
 	write_file("$name.cnf", "[ca]\ndefault_ca=d\n[d]\ndatabase=$dir/$name.db\nnew_certs_dir=$dir\nserial=$dir/$name.srl\n"
 		  . "default_md=sha256\npolicy=p\ncopy_extensions=copy\n[p]\ncommonName=supplied\n");
 	write_file("$name.db", '');
